@@ -1,0 +1,266 @@
+"""A language model: decoder, tokenizer and name; the object that reads, steers and generates."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from atlas_jax.errors import InputError
+from atlas_jax.models.arch import Arch, read_arch
+from atlas_jax.models.decoder import Decoder
+from atlas_jax.models.sites import Edit, EditStack, Site, parse_site, site_width, stack_edits
+from atlas_jax.models.tokenizer import Tokenizer
+from atlas_jax.models.weights import Checkpoint, load_decoder
+
+PoolFunction = Callable[[Array, Array], Array]
+
+
+@partial(jax.jit, static_argnames=("graph", "taps"))
+def _forward(
+    graph: Any,
+    state: Any,
+    tokens: Int[Array, "b t"],
+    mask: Bool[Array, "b t"],
+    edits: Mapping[str, EditStack],
+    taps: tuple[Site, ...],
+) -> tuple[Float[Array, "b t v"], dict[Site, Array]]:
+    decoder: Decoder = nnx.merge(graph, state)
+    x, acts, _ = decoder(decoder.embed_tokens(tokens), mask, taps=taps, edits=edits)
+    return decoder.logits(x), acts
+
+
+@partial(jax.jit, static_argnames=("graph", "taps", "pool"))
+def _read(
+    graph: Any,
+    state: Any,
+    tokens: Int[Array, "b t"],
+    mask: Bool[Array, "b t"],
+    taps: tuple[Site, ...],
+    pool: PoolFunction | None,
+) -> dict[Site, Array]:
+    decoder: Decoder = nnx.merge(graph, state)
+    _, acts, _ = decoder(
+        decoder.embed_tokens(tokens),
+        mask,
+        taps=taps,
+        reduce=(lambda a: pool(a, mask)) if pool else (lambda a: a),
+        depth=1 + max(site.layer for site in taps),
+    )
+    return acts
+
+
+class LanguageModel:
+    """A decoder with its tokenizer.
+
+    Attributes:
+        arch: its shape.
+        name: what the user called it.
+        fingerprint: a sha256 that names the exact weights and their dtype.
+        stop_ids: tokens that end a generation, beside the tokenizer's own end of sequence.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        name: str,
+        fingerprint: str,
+        stop_ids: tuple[int, ...] = (),
+    ) -> None:
+        self.arch: Arch = decoder.arch
+        self.tokenizer = tokenizer
+        self.name = name
+        self.fingerprint = fingerprint
+        self.stop_ids = stop_ids
+        self.graph, self.state = nnx.split(decoder)
+
+    def __repr__(self) -> str:
+        a = self.arch
+        return (
+            f"LanguageModel({self.name!r}, {a.family}, {a.n_layers} layers, d_model {a.d_model}, "
+            f"d_mlp {a.d_mlp}, vocab {a.vocab_size})"
+        )
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The MLP neurons of an early, a middle and a late layer."""
+        n = self.arch.n_layers
+        layers = sorted({n // 6, (n - 1) // 2, 3 * n // 4})
+        return tuple(f"blocks.{layer}.mlp.hook_post" for layer in layers)
+
+    def width(self, site: str) -> int:
+        """Number of features of a site."""
+        return site_width(parse_site(site, self.arch), self.arch)
+
+    def __call__(
+        self,
+        tokens: Int[Array, "b t"] | np.ndarray,
+        mask: Bool[Array, "b t"] | np.ndarray,
+        taps: Sequence[str] = (),
+        edits: Sequence[Edit] | Sequence[Sequence[Edit]] = (),
+    ) -> tuple[Float[Array, "b t v"], dict[str, Array]]:
+        """Runs the whole model.
+
+        Args:
+            tokens: (B, T) ids.
+            mask: True at real tokens; padding on either side.
+            taps: sites to return.
+            edits: edits of every text, or one list of edits for each.
+
+        Returns:
+            Logits (B, T, V) in float32 and {site: (B, T, d)}.
+        """
+        sites = tuple(parse_site(name, self.arch) for name in taps)
+        stacks = stack_edits(each_text(edits, len(tokens)), self.arch)
+        logits, acts = _forward(
+            self.graph, self.state, jnp.asarray(tokens), jnp.asarray(mask), stacks, sites
+        )
+        return logits, {str(site): acts[site] for site in sites}
+
+    def read(
+        self,
+        tokens: Int[Array, "b t"] | np.ndarray,
+        mask: Bool[Array, "b t"] | np.ndarray,
+        sites: Sequence[str],
+        pool: PoolFunction | None = None,
+    ) -> dict[str, Array]:
+        """Activations at some sites; layers above the last one are not run.
+
+        Args:
+            tokens: (B, T) ids.
+            mask: True at real tokens.
+            sites: names.
+            pool: applied to each (B, T, d) with the mask inside the layer scan, so that the
+                unpooled array is never kept; must be hashable and the same object every time.
+        """
+        wanted = tuple(parse_site(name, self.arch) for name in sites)
+        acts = _read(self.graph, self.state, jnp.asarray(tokens), jnp.asarray(mask), wanted, pool)
+        return {str(site): acts[site] for site in wanted}
+
+    pooled = read
+
+
+def each_text(edits: Sequence[Edit] | Sequence[Sequence[Edit]], batch: int) -> list[Sequence[Edit]]:
+    """Gives every text its own list of edits."""
+    if not edits:
+        return [()] * batch
+    if isinstance(edits[0], Edit):
+        return [edits] * batch  # type: ignore[list-item]
+    if len(edits) != batch:
+        raise InputError(
+            f"Expected one list of edits for each of {batch} texts, got {len(edits)} lists."
+        )
+    return list(edits)  # type: ignore[arg-type]
+
+
+def load_model(
+    reference: str | os.PathLike[str],
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+    revision: str | None = None,
+) -> LanguageModel:
+    """Loads a language model.
+
+    Args:
+        reference: an asset's name (`smollm2-135m-instruct`), a local folder in Hugging Face
+            layout, a GGUF file, or a hub id (`meta-llama/Llama-3.1-8B`).
+        dtype: `float32` or `bfloat16`.
+        mesh: where to place the weights.
+        revision: of a hub id.
+
+    Raises:
+        InputError: unknown reference, a checkpoint this decoder does not implement, or one that
+            is damaged.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"Expected dtype float32 or bfloat16, got '{dtype}'.")
+    name = str(reference)
+    folder = find_checkpoint(name, revision)
+    config = json.loads((folder / "config.json").read_text())
+    arch = read_arch(config)
+    checkpoint = Checkpoint(folder)
+    decoder = load_decoder(checkpoint, arch, dtype, mesh)
+    fingerprint = f"{checkpoint.fingerprint()[:32]}-{dtype}"
+    return LanguageModel(decoder, Tokenizer(folder), name, fingerprint, _stop_ids(folder, config))
+
+
+def _stop_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """The end-of-sequence ids that generation_config.json names, else config.json."""
+    file = folder / "generation_config.json"
+    settings = json.loads(file.read_text()) if file.exists() else {}
+    ids = settings.get("eos_token_id", config.get("eos_token_id"))
+    return tuple(ids) if isinstance(ids, list) else (() if ids is None else (ids,))
+
+
+def find_checkpoint(reference: str, revision: str | None = None) -> Path:
+    """The local folder of a model, fetched or converted if need be."""
+    from atlas_jax import assets
+
+    path = Path(reference).expanduser()
+    if reference in assets.ASSETS:
+        path = assets.fetch(reference)
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if not (path / "config.json").exists() and files:
+            path = files[0]
+        elif not (path / "config.json").exists():
+            raise InputError(f"Expected config.json or a .gguf file in {path}, found neither.")
+        else:
+            return path
+    if path.is_file():
+        return _convert(path)
+    return _from_hub(reference, revision)
+
+
+def _convert(path: Path) -> Path:
+    from atlas_jax import assets
+    from atlas_jax.models.gguf import convert_gguf
+
+    stat = path.stat()
+    folder = assets.cache_folder() / "converted" / f"{path.stem}-{stat.st_size}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return convert_gguf(path, folder)
+
+
+def _from_hub(reference: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    from atlas_jax import assets
+
+    known = f"assets: {', '.join(n for n, a in sorted(assets.ASSETS.items()) if a.hub_id)}"
+    try:
+        return Path(
+            snapshot_download(
+                reference,
+                revision=revision,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
+            )
+        )
+    except HFValidationError:
+        raise InputError(
+            f"Expected a model (a folder, a GGUF file, a hub id, or one of the {known}), got "
+            f"'{reference}'."
+        ) from None
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", "?")
+        raise InputError(
+            f"The hub did not give '{reference}' (HTTP {status}): check the name, and log in if "
+            "it is gated."
+        ) from None
+    except Exception as error:
+        raise InputError(
+            f"'{reference}' is no local model, and the hub cannot be reached "
+            f"({type(error).__name__}). Connect, give a folder, or use one of the {known}."
+        ) from None

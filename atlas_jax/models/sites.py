@@ -1,0 +1,163 @@
+"""Sites: the named activations of a model, in TransformerLens spelling, and how edits reach them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from atlas_jax.errors import InputError
+from atlas_jax.models.arch import Arch
+
+POINTS = (
+    "hook_resid_pre",
+    "attn.hook_z",
+    "hook_attn_out",
+    "hook_resid_mid",
+    "mlp.hook_post",
+    "hook_mlp_out",
+    "hook_resid_post",
+)
+"""The points of a block, in the order in which a forward pass reaches them.
+
+`mlp.hook_post` is what enters the down projection (for gated MLPs: after the gate product).
+`hook_attn_out` and `hook_mlp_out` are what is added to the residual stream (for Gemma 3: after the
+post-norm). `attn.hook_z` holds the heads side by side, (B, T, n_heads * d_head).
+`blocks.N.hook_resid_post` is `hidden_states[N + 1]` of transformers.
+"""
+
+_SITE = re.compile(r"blocks\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True, order=True)
+class Site:
+    """A point of one layer."""
+
+    layer: int
+    point: str
+
+    def __str__(self) -> str:
+        return f"blocks.{self.layer}.{self.point}"
+
+
+def parse_site(name: str, arch: Arch) -> Site:
+    """Reads a site's name and checks that the model has it.
+
+    Raises:
+        InputError: naming the valid points, or the valid range of layers.
+    """
+    match = _SITE.fullmatch(name)
+    if not match or match[2] not in POINTS:
+        raise InputError(
+            f"Expected a site like 'blocks.{arch.n_layers // 2}.mlp.hook_post' "
+            f"(points: {', '.join(POINTS)}), got '{name}'."
+        )
+    layer = int(match[1])
+    if layer >= arch.n_layers:
+        raise InputError(
+            f"Expected a site from blocks.0 to blocks.{arch.n_layers - 1} (this model has "
+            f"{arch.n_layers} layers), got '{name}'."
+        )
+    return Site(layer, match[2])
+
+
+def site_width(site: Site, arch: Arch) -> int:
+    """Number of features d of a site."""
+    if site.point == "mlp.hook_post":
+        return arch.d_mlp
+    return arch.n_heads * arch.d_head if site.point == "attn.hook_z" else arch.d_model
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One intervention: equation 4 of the paper at one site.
+
+    Attributes:
+        site: where, e.g. `blocks.9.mlp.hook_post`.
+        vector: s, (d,), usually the scores of a query.
+        strength: lambda.
+    """
+
+    site: str
+    vector: Float[Array, " d"]
+    strength: float
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EditStack:
+    """The edits of one point for every layer and every text of a batch; zeros where there is none.
+
+    The arrays have one shape whatever is edited, so one executable serves all layers, queries and
+    strengths.
+    """
+
+    vector: Float[Array, "layers batch d"]
+    strength: Float[Array, "layers batch"]
+
+
+def stack_edits(edits: Iterable[Iterable[Edit]], arch: Arch) -> dict[str, EditStack]:
+    """Stacks the edits of each text of a batch by point.
+
+    Args:
+        edits: for each text, its edits.
+
+    Raises:
+        InputError: an unknown site, a vector of another width, or two edits of one text at one
+            site.
+    """
+    rows = [list(row) for row in edits]
+    slots: dict[tuple[str, int, int], Edit] = {}
+    for text, row in enumerate(rows):
+        for edit in row:
+            site = parse_site(edit.site, arch)
+            width = site_width(site, arch)
+            if edit.vector.shape != (width,):
+                raise InputError(
+                    f"Expected a vector of {width} features for {edit.site}, got shape "
+                    f"{tuple(edit.vector.shape)}. Was it made for another site?"
+                )
+            key = (site.point, site.layer, text)
+            if key in slots:
+                raise InputError(f"Two edits at {edit.site} of one text: add their vectors.")
+            slots[key] = edit
+    stacks = {}
+    for point in sorted({point for point, _, _ in slots}):
+        width = site_width(Site(0, point), arch)
+        mine = {(layer, text): e for (p, layer, text), e in slots.items() if p == point}
+        index = tuple(jnp.array(axis) for axis in zip(*mine, strict=True))
+        vectors = jnp.stack([jnp.asarray(e.vector, jnp.float32) for e in mine.values()])
+        strengths = jnp.array([e.strength for e in mine.values()], jnp.float32)
+        shape = (arch.n_layers, len(rows))
+        stacks[point] = EditStack(
+            jnp.zeros((*shape, width), jnp.float32).at[index].set(vectors),
+            jnp.zeros(shape, jnp.float32).at[index].set(strengths),
+        )
+    return stacks
+
+
+def apply_edit(
+    acts: Float[Array, "batch time d"],
+    vector: Float[Array, "batch d"],
+    strength: Float[Array, " batch"],
+    where: Bool[Array, "batch time"],
+) -> Float[Array, "batch time d"]:
+    """Steers activations along a vector and keeps their norm.
+
+    a <- (a + lambda s) ||a|| / ||a + lambda s||   (eq. 4)
+
+    Norms are taken in float32 whatever the dtype. Where lambda = 0, or where `where` is false, the
+    activations come back bit for bit.
+    """
+    plain = acts.astype(jnp.float32)
+    moved = plain + (strength[:, None] * vector)[:, None, :]
+    norm = jnp.linalg.norm(plain, axis=-1, keepdims=True)
+    new_norm = jnp.linalg.norm(moved, axis=-1, keepdims=True)
+    scale = norm / jnp.where(new_norm > 0, new_norm, 1.0)
+    edited = (moved * scale).astype(acts.dtype)
+    active = (where & (strength != 0)[:, None])[:, :, None]
+    return jnp.where(active, edited, acts)

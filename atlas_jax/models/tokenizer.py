@@ -1,0 +1,59 @@
+"""A model's tokenizer, from its checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas_jax.errors import InputError
+
+
+class Tokenizer:
+    """Text to token ids and back, with the special tokens the model was trained on.
+
+    Args:
+        folder: a checkpoint folder with tokenizer files.
+
+    Raises:
+        InputError: no tokenizer there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.inner: Any = AutoTokenizer.from_pretrained(str(folder))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"Expected tokenizer files in {folder}: {str(error).splitlines()[0]}"
+            ) from None
+        self.bos_id: int | None = self.inner.bos_token_id
+        self.eos_id: int | None = self.inner.eos_token_id
+        self.pad_id: int = next(
+            i for i in (self.inner.pad_token_id, self.eos_id, 0) if i is not None
+        )
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, with BOS where the model has one."""
+        return self.inner(list(texts))["input_ids"]
+
+    def decode(self, ids: list[int] | np.ndarray) -> str:
+        """The text of some token ids, without special tokens."""
+        return self.inner.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def tokens(self, ids: list[int] | np.ndarray) -> list[str]:
+        """Each token's own text, with its leading space."""
+        return [self.inner.decode([int(i)]) for i in ids]
+
+    def pad(
+        self, rows: list[list[int]], length: int, left: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pads token lists to (B, length) int32 and gives the mask of real tokens."""
+        tokens = np.full((len(rows), length), self.pad_id, np.int32)
+        mask = np.zeros((len(rows), length), bool)
+        for i, row in enumerate(rows):
+            where = slice(length - len(row), length) if left else slice(0, len(row))
+            tokens[i, where], mask[i, where] = row, True
+        return tokens, mask
