@@ -128,23 +128,31 @@ class _Reader:
             )
 
 
+_ROPE_NEEDS = {
+    "linear": frozenset({"factor"}),
+    "llama3": frozenset(
+        {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
+    ),
+}
+
+
 def _rope(parameters: Mapping[str, Any], theta: float | None = None) -> Rope:
     """Reads one `rope_parameters` (transformers 5) or `rope_scaling` (older) dictionary."""
     given = {key: value for key, value in parameters.items() if value is not None}
     kind = given.pop("rope_type", given.pop("type", "default"))
     given.pop("type", None)
     base = float(given.pop("rope_theta", theta if theta is not None else 10000.0))
+    if absent := sorted(_ROPE_NEEDS.get(kind, frozenset()) - set(given)):
+        raise InputError(
+            f"Expected {', '.join(absent)} among the RoPE parameters of type '{kind}', found none. "
+            "Is this a complete config.json?"
+        )
     if kind == "default":
         rope, known = Rope(base), set(given) & {"factor"}
     elif kind == "linear":
-        rope, known = Rope(base, "linear", float(given["factor"])), {"factor"}
+        rope, known = Rope(base, "linear", float(given["factor"])), _ROPE_NEEDS[kind]
     elif kind == "llama3":
-        known = {
-            "factor",
-            "low_freq_factor",
-            "high_freq_factor",
-            "original_max_position_embeddings",
-        }
+        known = _ROPE_NEEDS[kind]
         rope = Rope(
             base,
             "llama3",
@@ -210,8 +218,19 @@ def _gemma3(get: _Reader) -> Arch:
             for i in range(layers)
         ],
     )
+    names = {"sliding_attention": 0, "full_attention": 1}
+    if len(types) != layers or not set(types) <= set(names):
+        raise InputError(
+            f"Expected layer_types of {layers} layers, each {' or '.join(names)}, got "
+            f"{len(types)} of {', '.join(sorted(set(types)))}. Use another checkpoint."
+        )
     ropes = get("rope_parameters", {})
-    if "full_attention" in ropes:
+    if ropes and set(ropes) != set(names):
+        raise InputError(
+            f"Expected rope_parameters for {' and '.join(names)}, got "
+            f"{', '.join(sorted(ropes))}. Is this a complete config.json?"
+        )
+    if ropes:
         local, full = _rope(ropes["sliding_attention"]), _rope(ropes["full_attention"])
     else:
         local = Rope(float(get("rope_local_base_freq", 10000.0)))
@@ -219,7 +238,6 @@ def _gemma3(get: _Reader) -> Arch:
     for key in ("rope_local_base_freq", "rope_theta", "rope_scaling"):
         get(key, None)
     kinds = (AttentionKind(local, get("sliding_window")), AttentionKind(full))
-    names = {"sliding_attention": 0, "full_attention": 1}
     return Arch(
         family="gemma3_text",
         vocab_size=get("vocab_size"),

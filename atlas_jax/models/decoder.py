@@ -43,7 +43,7 @@ class Norm(nnx.Module):
     def __call__(self, x: Array) -> Array:
         wide = x.astype(jnp.float32)
         unit = wide * lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + self.eps)
-        weight = self.weight[...]
+        weight = self.weight[...].reshape((1,) * (x.ndim - 1) + (-1,))
         if self.offset:
             scaled = unit * (self.offset + weight.astype(jnp.float32))
             return scaled.astype(x.dtype)
@@ -262,6 +262,7 @@ class Decoder(nnx.Module):
         taps: tuple[Site, ...] = (),
         reduce: Reduce = lambda acts: acts,
         edits: Mapping[str, EditStack] | None = None,
+        swaps: Mapping[Site, Reduce] | None = None,
         editable: Bool[Array, "b t"] | None = None,
         cache: Cache | None = None,
         depth: int | None = None,
@@ -274,6 +275,8 @@ class Decoder(nnx.Module):
             taps: sites to read.
             reduce: applied to each tapped (B, T, d) inside the scan, e.g. a pooling over T.
             edits: what to add, by point (see `stack_edits`).
+            swaps: functions (B, T, d) -> (B, T, d) whose result takes the place of a site's
+                activations, such as an autoencoder's reconstruction.
             editable: positions that edits reach; default: all real tokens.
             cache: keys and values of earlier tokens; `x` then continues those texts.
             depth: number of layers to run; default: all.
@@ -312,8 +315,11 @@ class Decoder(nnx.Module):
             def at(point: str, value: Array) -> Array:
                 nonlocal buffers
                 if point in edits:
-                    edit = jax.tree.map(pick, edits[point])
-                    value = apply_edit(value, edit.vector, edit.strength, editable)
+                    vector, strength = pick(edits[point].vector), pick(edits[point].strength)
+                    value = apply_edit(value, vector, strength, editable)
+                for site, swap in (swaps or {}).items():
+                    if site.point == point:
+                        value = lax.cond(index == site.layer, swap, lambda v: v, value)
                 buffers = taken.record(buffers, point, index, value)
                 return value
 

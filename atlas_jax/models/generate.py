@@ -194,5 +194,6 @@ def filter_logits(
         logits = jnp.where(logits < least, -jnp.inf, logits)
     order = jnp.sort(logits, axis=-1, descending=True)
     before = jnp.cumsum(jax.nn.softmax(order, axis=-1), axis=-1) - jax.nn.softmax(order, axis=-1)
-    kept = jnp.where(before < top_p, order, jnp.inf)
+    # A running float32 sum may reach 1 before the last token: p = 1 keeps all of them.
+    kept = jnp.where((before < top_p) | (top_p >= 1), order, jnp.inf)
     return jnp.where(logits < jnp.min(kept, axis=-1, keepdims=True), -jnp.inf, logits)

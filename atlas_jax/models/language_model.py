@@ -187,7 +187,7 @@ def load_model(
         raise InputError(f"Expected dtype float32 or bfloat16, got '{dtype}'.")
     name = str(reference)
     folder = find_checkpoint(name, revision)
-    config = json.loads((folder / "config.json").read_text())
+    config = _read_json(folder / "config.json")
     arch = read_arch(config)
     checkpoint = Checkpoint(folder)
     decoder = load_decoder(checkpoint, arch, dtype, mesh)
@@ -195,10 +195,19 @@ def load_model(
     return LanguageModel(decoder, Tokenizer(folder), name, fingerprint, _stop_ids(folder, config))
 
 
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"{file} is not JSON ({error}). Delete it and download it again."
+        ) from None
+
+
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     """The end-of-sequence ids that generation_config.json names, else config.json."""
     file = folder / "generation_config.json"
-    settings = json.loads(file.read_text()) if file.exists() else {}
+    settings = _read_json(file) if file.exists() else {}
     ids = settings.get("eos_token_id", config.get("eos_token_id"))
     return tuple(ids) if isinstance(ids, list) else (() if ids is None else (ids,))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from atlas_jax.errors import InputError
@@ -83,7 +84,7 @@ class Edit:
     """
 
     site: str
-    vector: Float[Array, " d"]
+    vector: Float[Array | np.ndarray, " d"]
     strength: float
 
 

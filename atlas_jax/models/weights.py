@@ -114,7 +114,8 @@ def load_decoder(
         mesh: where to place the parameters (replicated); default: the default device.
 
     Raises:
-        InputError: missing, extra or misshaped tensors, naming the first few.
+        InputError: missing, extra or misshaped tensors, naming the first few; or one that is not
+            finite.
     """
     kind = jax.numpy.dtype(dtype)
     graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(arch, kind)))
@@ -132,6 +133,12 @@ def load_decoder(
         for target, name in zip(targets, names, strict=True):
             tensor = checkpoint[name]
             target[...] = tensor.T if key.endswith(".kernel") else tensor
+            # One pass and no temporary; weights never sum to the end of float32.
+            if not np.isfinite(np.sum(target, dtype=np.float32)):
+                raise InputError(
+                    f"Expected finite weights, {name} in {checkpoint.folder} holds NaN or "
+                    f"infinity as {dtype}. Download the checkpoint again."
+                )
         filled.append((path, leaf.replace(jax.device_put(host, placed))))
     return nnx.merge(graph, nnx.from_flat_state(filled))
 

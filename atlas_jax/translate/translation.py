@@ -1,0 +1,136 @@
+"""A fitted translation: the matrix, what it was made from, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from atlas_jax.errors import InputError
+
+_FORMAT = "atlas-jax translation 1"
+
+
+class Vector(Protocol):
+    """A query (`Query`)."""
+
+    @property
+    def vector(self) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A linear map between a subject's site and an atlas; rows are subject features.
+
+    Attributes:
+        method: how it was fitted.
+        matrix: T, (d_s, d_c), float32.
+        meta: subject and atlas (model, fingerprint, site), texts, n, pool, options, diagnostics.
+    """
+
+    method: str
+    matrix: Float32[np.ndarray, "ds dc"]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        site = self.meta.get("subject", {}).get("site", "?")
+        return (
+            f"Translation({self.method!r}, {self.matrix.shape[0]} x {self.matrix.shape[1]}, {site})"
+        )
+
+    @cached_property
+    def row_norms(self) -> Float32[np.ndarray, " ds"]:
+        """Euclidean norm of each row, 1 for zero rows."""
+        norms = np.linalg.norm(self.matrix, axis=1)
+        return np.where(norms > 0, norms, 1).astype(np.float32)
+
+    def scores(self, query: Vector | np.ndarray) -> Float32[np.ndarray, " ds"]:
+        """s = T^ q / ||q||, with T^ the rows of T at unit length   (eq. 3).
+
+        A feature whose row is zero scores 0.
+
+        Args:
+            query: (d_c,), or an object whose `vector` is that.
+
+        Raises:
+            InputError: another width, or a query that is zero or not finite.
+        """
+        q = np.asarray(getattr(query, "vector", query), np.float32)
+        if q.shape != (self.matrix.shape[1],):
+            raise InputError(
+                f"Expected a query of {self.matrix.shape[1]} atlas features, got shape {q.shape}. "
+                "Was the translation fitted on another atlas?"
+            )
+        norm = np.linalg.norm(q)
+        if not np.isfinite(norm) or norm == 0:
+            raise InputError("Expected a query that is finite and not zero.")
+        return (self.matrix @ (q / norm)) / self.row_norms
+
+    def directions(self, concepts: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "ds m"]:
+        """The scores of several one-concept queries at once: columns of T^."""
+        return self.matrix[:, concepts] / self.row_norms[:, None]
+
+    def top_concepts(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
+        """The atlas features with the largest entries in a subject feature's unit row.
+
+        Raises:
+            InputError: no such feature.
+        """
+        if not 0 <= feature < len(self.matrix):
+            raise InputError(
+                f"Expected a subject feature from 0 to {len(self.matrix) - 1}, got {feature}."
+            )
+        row = self.matrix[feature] / self.row_norms[feature]
+        best = np.argsort(-row, kind="stable")[:k]
+        return [(int(j), float(row[j])) for j in best if row[j] > 0]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a safetensors file with the metadata as a JSON header, in one step."""
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        header = {"format": _FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
+        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"matrix": np.ascontiguousarray(self.matrix)}, draft, metadata=header)
+            os.replace(draft, path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(
+                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
+                "another folder."
+            ) from None
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Translation:
+        """Reads what `save` wrote.
+
+        Raises:
+            InputError: no such file, or not a whole translation.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise InputError(f"Expected a translation at {path}, there is no such file.")
+        try:
+            with safe_open(path, framework="np") as file:
+                header = file.metadata() or {}
+                if header.get("format") != _FORMAT:
+                    raise InputError(
+                        f"Expected a file of format '{_FORMAT}' at {path}, got "
+                        f"'{header.get('format')}'."
+                    )
+                return cls(header["method"], file.get_tensor("matrix"), json.loads(header["meta"]))
+        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            raise InputError(
+                f"The translation at {path} is damaged ({error}): fit it again."
+            ) from None

@@ -1,0 +1,29 @@
+"""Every row once, none cut, little padding."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlas_jax.activations.batches import bucket, plan_batches
+
+
+@given(st.lists(st.integers(1, 9000), max_size=60), st.integers(1, 5000), st.integers(1, 8))
+def test_every_row_is_planned_once(lengths, batch_tokens, multiple):
+    seen = []
+    for batch in plan_batches(lengths, batch_tokens, multiple):
+        assert batch.size % multiple == 0 and 0 < len(batch.rows) <= batch.size
+        assert batch.size * batch.length <= max(batch_tokens, multiple * batch.length)
+        assert all(lengths[i] <= batch.length == bucket(lengths[i]) for i in batch.rows)
+        seen += batch.rows.tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+def test_long_rows_come_first():
+    sizes = [batch.length for batch in plan_batches([5, 400, 60, 5, 130], 256)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_few_shapes():
+    lengths = np.random.default_rng(0).integers(2, 200, 5000)
+    shapes = {(batch.size, batch.length) for batch in plan_batches(lengths.tolist(), 2048)}
+    assert len(shapes) <= 9
