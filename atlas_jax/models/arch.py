@@ -1,4 +1,4 @@
-"""The shape of a decoder, read from a Hugging Face `config.json` and refusing what it does not know."""
+"""The shape of a decoder, from a Hugging Face `config.json`; what it does not know is refused."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ HARMLESS = frozenset(
     chunk_size_feed_forward decoder_start_token_id dtype eos_token_id finetuning_task id2label
     initializer_range is_decoder is_encoder_decoder label2id mlp_dropout model_type
     output_attentions output_hidden_states pad_token_id pretraining_tp problem_type return_dict
-    tokenizer_class torch_dtype transformers_version use_cache use_return_dict
-    is_llama_config rope_interleaved unsloth_fixed
+    tokenizer_class torch_dtype transformers_version use_cache use_return_dict is_llama_config
+    rope_interleaved unsloth_fixed
     """.split()
 )
 
 
 class _Reader:
-    """Hands out config values and remembers which were asked for, so that the rest can be refused."""
+    """Hands out config values and remembers which were asked for, to refuse the rest."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config

@@ -92,7 +92,7 @@ def rotate(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of all layers, and which of the `space` slots hold a real token, at what position."""
+    """Keys and values of all layers; which of the `space` slots hold a token, at what position."""
 
     keys: Float[Array, "layers batch space kv_heads k"]
     values: Float[Array, "layers batch space kv_heads k"]
@@ -232,7 +232,8 @@ class Decoder(nnx.Module):
     compile time does not grow with depth.
     """
 
-    def __init__(self, arch: Arch, dtype: jnp.dtype = jnp.dtype("float32")) -> None:
+    def __init__(self, arch: Arch, dtype: jnp.dtype | None = None) -> None:
+        dtype = jnp.dtype(jnp.float32) if dtype is None else dtype
         self.arch = arch
         self.embed = nnx.Param(jnp.zeros((arch.vocab_size, arch.d_model), dtype))
         self.blocks = nnx.vmap(
@@ -352,7 +353,7 @@ class Decoder(nnx.Module):
 
 @dataclass(frozen=True)
 class _Taken:
-    """Buffers for the tapped activations: one array for each point, with a row for each tapped layer."""
+    """Buffers for the tapped activations: an array for each point, a row for each tapped layer."""
 
     taps: tuple[Site, ...]
     slots: dict[str, Int[Array, " layers"]]

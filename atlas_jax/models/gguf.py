@@ -206,7 +206,7 @@ def _write_tokenizer(fields: dict[str, Any], config: dict[str, Any], folder: Pat
         tokenizer = Tokenizer(
             models.BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
         )
-        steps = [normalizers.Replace(" ", "▁")]
+        steps: list[Any] = [normalizers.Replace(" ", "▁")]
         if get("add_space_prefix", True):
             steps.insert(0, normalizers.Prepend("▁"))
         tokenizer.normalizer = normalizers.Sequence(steps)

@@ -93,6 +93,11 @@ class LanguageModel:
         )
 
     @property
+    def n_params(self) -> int:
+        """Number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state))
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The MLP neurons of an early, a middle and a late layer."""
         n = self.arch.n_layers
@@ -148,8 +153,6 @@ class LanguageModel:
         acts = _read(self.graph, self.state, jnp.asarray(tokens), jnp.asarray(mask), wanted, pool)
         return {str(site): acts[site] for site in wanted}
 
-    pooled = read
-
 
 def each_text(edits: Sequence[Edit] | Sequence[Sequence[Edit]], batch: int) -> list[Sequence[Edit]]:
     """Gives every text its own list of edits."""
@@ -187,6 +190,7 @@ def load_model(
         raise InputError(f"Expected dtype float32 or bfloat16, got '{dtype}'.")
     name = str(reference)
     folder = find_checkpoint(name, revision)
+    name = Path(name).name if Path(name).expanduser().exists() else name
     config = _read_json(folder / "config.json")
     arch = read_arch(config)
     checkpoint = Checkpoint(folder)

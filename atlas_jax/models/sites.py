@@ -1,4 +1,4 @@
-"""Sites: the named activations of a model, in TransformerLens spelling, and how edits reach them."""
+"""Sites: the named activations of a model, in TransformerLens spelling, and their edits."""
 
 from __future__ import annotations
 

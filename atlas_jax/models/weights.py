@@ -45,7 +45,7 @@ NAMES: dict[str, dict[str, str]] = {
         "blocks.post_mlp.weight": "model.layers.{}.post_feedforward_layernorm.weight",
     },
 }
-"""Decoder parameter -> tensor of the checkpoint; `{}` is the layer. Kernels are stored transposed."""
+"""Decoder parameter -> tensor of the checkpoint (`{}`: the layer); kernels are transposed there."""
 
 
 class Checkpoint:

@@ -22,7 +22,7 @@ class Vector(Protocol):
     """A query (`Query`)."""
 
     @property
-    def vector(self) -> np.ndarray: ...
+    def vector(self) -> Any: ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""atlas-jax: read, search and steer one language model through the labelled features of another.
+
+    import atlas_jax as aj
+
+    model = aj.load_model("gemma-3-270m")
+    atlas = aj.load_atlas()
+    corpus = aj.build_corpus("packages", n=4000)
+    store = aj.capture(model, corpus.train, out="runs/a/subject")
+    astore = aj.capture(atlas, corpus.train, out="runs/a/atlas")
+    maps = aj.fit(store["blocks.8.mlp.hook_post"], astore, methods=("procrustes",))
+    scores = maps["procrustes"].scores(atlas.query(text="dogs and cats"))
+    aj.generate(model, ["My"], edits=[aj.steer("blocks.8.mlp.hook_post", scores, strength=4)])
+
+Names are imported when first used, so that `import atlas_jax` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from atlas_jax.activations import ActivationStore, capture
+    from atlas_jax.atlas import Atlas, load_atlas
+    from atlas_jax.corpus import Corpus, Texts, build_corpus
+    from atlas_jax.errors import InputError
+    from atlas_jax.evaluate import evaluate_translation
+    from atlas_jax.identify import identify
+    from atlas_jax.models import Edit, LanguageModel, generate, load_model
+    from atlas_jax.parallel import make_mesh
+    from atlas_jax.query import Query
+    from atlas_jax.steering import steer
+    from atlas_jax.translate import METHODS, Options, Translation, fit
+
+_HOMES = {
+    "activations": ("ActivationStore", "capture"),
+    "atlas": ("Atlas", "load_atlas"),
+    "corpus": ("Corpus", "Texts", "build_corpus"),
+    "errors": ("InputError",),
+    "evaluate": ("evaluate_translation",),
+    "identify": ("identify",),
+    "models": ("Edit", "LanguageModel", "generate", "load_model"),
+    "parallel": ("make_mesh",),
+    "query": ("Query",),
+    "steering": ("steer",),
+    "translate": ("METHODS", "Options", "Translation", "fit"),
+}
+_WHERE = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "METHODS",
+    "ActivationStore",
+    "Atlas",
+    "Corpus",
+    "Edit",
+    "InputError",
+    "LanguageModel",
+    "Options",
+    "Query",
+    "Texts",
+    "Translation",
+    "build_corpus",
+    "capture",
+    "evaluate_translation",
+    "fit",
+    "generate",
+    "identify",
+    "load_atlas",
+    "load_model",
+    "make_mesh",
+    "steer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'atlas_jax' has no attribute '{name}'")
+    module = _WHERE[name]
+    found = getattr(import_module(f"atlas_jax.{module}"), name)
+    # `identify` is a module and a function: the function is the public name.
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""The command line."""
+
+from atlas_jax.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,143 @@
+"""The commands; each parses, calls and prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atlas_jax.cli import console
+from atlas_jax.cli.atlas import atlas_app
+from atlas_jax.cli.console import Terminal, reports_errors
+from atlas_jax.cli.doctor import doctor
+from atlas_jax.errors import InputError
+
+app = typer.Typer(
+    help="Read, search and steer one language model through the labelled features of another.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(atlas_app, name="atlas")
+app.command()(doctor)
+
+Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
+
+
+@app.callback()
+def settings(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
+) -> None:
+    """Before every command."""
+    if debug:
+        console.DEBUG.append(True)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+@app.command(epilog="Example: atlas-jax quickstart --sequences 2000 --query 'the sea and ships'")
+@reports_errors
+def quickstart(
+    out: Out = None,
+    sequences: Annotated[
+        int | None, typer.Option(min=40, help="Sentences of the corpus, held-out ones included.")
+    ] = None,
+    query: Annotated[
+        list[str] | None, typer.Option(help="A concept to search and steer by; may be repeated.")
+    ] = None,
+    smoke: Annotated[
+        bool, typer.Option(help="Tiny random models and no download: does it run at all?")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The whole pipeline on two real models, ending with a report.
+
+    Reads Gemma 3 270M and a Concept Atlas of SmolLM2 135M on the same sentences, fits five
+    translations, measures them, finds the subject's features for some concepts and steers by them.
+    """
+    from atlas_jax.pipeline.recipe import load_recipe
+
+    changes: dict[str, Any] = {}
+    if sequences is not None:
+        changes["corpus.sequences"] = sequences
+    if any(not text.strip() for text in query or ()):
+        raise InputError("Expected a concept in words after --query, got an empty text.")
+    if smoke:
+        if query:
+            raise InputError("--query needs a real atlas: leave --smoke out.")
+        _smoke(out, changes, as_json)
+        return
+    recipe = load_recipe("quickstart")
+    if query:
+        changes["identify.queries"] = [*recipe.identify.queries, *query]
+    _experiment(recipe.with_values(changes), out, as_json)
+
+
+@app.command(epilog="Example: atlas-jax run mine.toml --set corpus.sequences=2000")
+@reports_errors
+def run(
+    recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of one that ships.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value (a TOML value); may be repeated.")
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """The pipeline of a recipe. Resumes what an earlier run of it left unfinished."""
+    from atlas_jax.pipeline.recipe import load_recipe
+
+    changes = dict(_setting(text) for text in set_ or ())
+    _experiment(load_recipe(recipe).with_values(changes), out, as_json)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"Expected --set key=value, got '{text}'.")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value  # a bare word
+
+
+def _experiment(recipe: Any, out: Path | None, as_json: bool, splitter: Any = None) -> None:
+    from atlas_jax.pipeline.experiment import STAGES, run_experiment
+
+    _keep_compiled_programs()
+    terminal = Terminal(quiet=as_json, stages=len(STAGES))
+    folder = out or Path("runs") / recipe.name
+    report = run_experiment(recipe, folder, terminal, splitter)
+    if as_json:
+        typer.echo((report.parent / "report.json").read_text("utf-8"))
+
+
+def _smoke(out: Path | None, changes: dict[str, Any], as_json: bool) -> None:
+    from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+    from atlas_jax.pipeline.smoke import smoke_recipe
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        recipe = smoke_recipe(folder / "models").with_values(changes)
+        _experiment(recipe, folder, as_json, PunktSentenceTokenizer())
+
+
+def _keep_compiled_programs() -> None:
+    """Compiled programs are kept in the cache folder, so that a second run does not compile."""
+    import jax
+
+    from atlas_jax.assets import cache_folder
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,293 @@
+"""Translation quality: does a concept's translated direction rank the samples as the atlas does?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from atlas_jax.errors import InputError
+from atlas_jax.evaluate.ranking import Interval, mean_interval, ranking_quality
+from atlas_jax.progress import track
+
+RANDOM = "random"
+METRICS = ("auroc", "ap")
+_ROWS = 4096
+
+
+@runtime_checkable
+class HasMatrix(Protocol):
+    """A translation: anything with T (d_s, d_c)."""
+
+    @property
+    def matrix(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """Translation quality of each method, feature by feature.
+
+    Attributes:
+        features: the atlas features whose one-hot queries were evaluated.
+        positives: for each, how many of the samples activate it.
+        values: {method: {"auroc" | "ap": (q,)}}; NaN where a feature has one class. The method
+            `random` holds random directions under the same scorer.
+        n_samples: held-out samples.
+        n_eligible: features of the whole atlas with enough positives to be drawn.
+        n_left_out: the atlas's other features.
+        min_positive: the fewest positives of a drawn feature.
+        seed: of the draw, the random directions and the bootstrap.
+        cosine: whether each sample's score was divided by the norms.
+    """
+
+    features: tuple[int, ...]
+    positives: np.ndarray
+    values: dict[str, dict[str, np.ndarray]]
+    n_samples: int
+    n_eligible: int
+    n_left_out: int
+    min_positive: int
+    seed: int
+    cosine: bool
+
+    @property
+    def base_rate(self) -> float:
+        """Mean share of positives over the features with both classes: the AP of no information."""
+        both = (self.positives > 0) & (self.positives < self.n_samples)
+        return float(self.positives[both].mean() / self.n_samples) if both.any() else float("nan")
+
+    @property
+    def one_class(self) -> tuple[int, ...]:
+        """Features that no sample, or every sample, activates: reported, not averaged."""
+        single = (self.positives == 0) | (self.positives == self.n_samples)
+        return tuple(f for f, alone in zip(self.features, single, strict=True) if alone)
+
+    def mean(self, method: str, metric: str) -> Interval:
+        """Mean of one metric over the features, with its interval."""
+        return mean_interval(self.values[method][metric], self.seed)
+
+    def difference(self, method: str, baseline: str, metric: str) -> Interval:
+        """Mean of the paired difference, method minus baseline, feature by feature."""
+        gap = self.values[method][metric] - self.values[baseline][metric]
+        return mean_interval(gap, self.seed)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat row for each method: means, interval ends, differences from the baselines."""
+        return [self._row(method) for method in self.values]
+
+    def _row(self, method: str) -> dict[str, Any]:
+        row: dict[str, Any] = {"method": method}
+        for metric in METRICS:
+            row |= _spread(metric, self.mean(method, metric))
+            for baseline in (RANDOM, "procrustes"):
+                if baseline in self.values and baseline != method:
+                    gap = self.difference(method, baseline, metric)
+                    row |= _spread(f"{metric}_minus_{baseline}", gap)
+        return row
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values; NaN becomes None."""
+        numbers = {
+            "n_samples": self.n_samples,
+            "n_features": len(self.features),
+            "n_eligible": self.n_eligible,
+            "n_left_out": self.n_left_out,
+            "one_class": list(self.one_class),
+            "min_positive": self.min_positive,
+            "seed": self.seed,
+            "cosine": self.cosine,
+            "base_rate": _plain(self.base_rate),
+            "methods": [{k: _plain(v) for k, v in row.items()} for row in self.rows()],
+            "features": list(self.features),
+            "positives": [int(count) for count in self.positives],
+        }
+        numbers["per_feature"] = {
+            method: {metric: [_plain(v) for v in array] for metric, array in by.items()}
+            for method, by in self.values.items()
+        }
+        return numbers
+
+
+def evaluate_translation(
+    translations: Mapping[str, HasMatrix],
+    subject: Any,
+    atlas: Any,
+    *,
+    features: int | Sequence[int] = 100,
+    seed: int = 0,
+    random_directions: bool = True,
+    cosine: bool = False,
+    min_positive: int = 10,
+) -> QualityReport:
+    """Ranks held-out samples by translated one-hot queries, against the atlas's own labels.
+
+    For atlas feature k: label_i = A_c[i, k] > 0, score_i = A_s[i] . s with s = T^ e_k   (eq. 3),
+    T^ = T with unit rows. AUROC and AP over the samples, then means over the features.
+
+    Args:
+        translations: by name of the method.
+        subject: A_s (N, d_s): an array, or a store's site (`shape`, `batches(size)`).
+        atlas: A_c (N, d_c) of the same samples in the same order.
+        features: how many to draw from those with both classes and `min_positive` positives, or
+            the features themselves.
+        seed: of the draw, the random directions and the bootstrap.
+        random_directions: also score Gaussian directions, as the baseline `random`.
+        cosine: divide by the norms of sample and direction.
+        min_positive: the fewest held-out samples that activate a drawn feature.
+
+    Raises:
+        InputError: sides of unlike length, a translation of another width, a feature the atlas
+            does not have, no eligible feature, or activations that are not finite.
+    """
+    _check(translations, subject, atlas)
+    counts = _count_positives(atlas)
+    n = int(subject.shape[0])
+    eligible = np.flatnonzero((counts >= max(min_positive, 1)) & (counts < n))
+    chosen = _choose(features, eligible, len(counts), seed, min_positive)
+    labels = _labels(atlas, chosen)
+    directions = {name: _directions(t.matrix, chosen) for name, t in translations.items()}
+    if random_directions:
+        shape = (int(subject.shape[1]), len(chosen))
+        draw = np.random.default_rng([seed, 1]).standard_normal(shape)
+        directions[RANDOM] = draw.astype(np.float32)
+    scores = _scores(subject, np.concatenate(list(directions.values()), axis=1), cosine)
+    on_device = jnp.asarray(labels)
+    values: dict[str, dict[str, np.ndarray]] = {}
+    for i, name in enumerate(track(list(directions), "ranking samples")):
+        part = jnp.asarray(scores[:, i * len(chosen) : (i + 1) * len(chosen)])
+        area, precision = ranking_quality(part, on_device)
+        values[name] = {"auroc": np.asarray(area), "ap": np.asarray(precision)}
+    return QualityReport(
+        features=tuple(int(f) for f in chosen),
+        positives=counts[chosen],
+        values=values,
+        n_samples=n,
+        n_eligible=len(eligible),
+        n_left_out=len(counts) - len(eligible),
+        min_positive=min_positive,
+        seed=seed,
+        cosine=cosine,
+    )
+
+
+def _check(translations: Mapping[str, HasMatrix], subject: Any, atlas: Any) -> None:
+    if not translations:
+        raise InputError("Expected at least one translation to evaluate, got none.")
+    if RANDOM in translations:
+        raise InputError(f"'{RANDOM}' is the name of the baseline: call this translation another.")
+    if subject.shape[0] != atlas.shape[0]:
+        raise InputError(
+            f"Expected as many subject samples as atlas samples, got {subject.shape[0]} and "
+            f"{atlas.shape[0]}. Capture both from the same texts."
+        )
+    expected = (int(subject.shape[1]), int(atlas.shape[1]))
+    for name, translation in translations.items():
+        if tuple(translation.matrix.shape) != expected:
+            raise InputError(
+                f"Expected a translation of shape {expected} for these activations, '{name}' has "
+                f"{tuple(translation.matrix.shape)}. Was it fitted on another site or atlas?"
+            )
+
+
+def _choose(
+    features: int | Sequence[int], eligible: np.ndarray, width: int, seed: int, least: int
+) -> np.ndarray:
+    if not isinstance(features, int):
+        chosen = np.asarray(features, np.int64)
+        if not len(chosen) or chosen.min() < 0 or chosen.max() >= width:
+            raise InputError(
+                f"Expected features from 0 to {width - 1}, got "
+                f"{[int(f) for f in chosen if not 0 <= f < width] or 'none'}."
+            )
+        return chosen
+    if features < 1 or not len(eligible):
+        raise InputError(
+            f"Expected at least one feature to evaluate, got {features} to draw from "
+            f"{len(eligible)} with at least {least} positive and one negative sample. "
+            "Use more texts, or lower min_positive."
+        )
+    size = min(features, len(eligible))
+    return np.sort(np.random.default_rng([seed, 0]).choice(eligible, size, replace=False))
+
+
+def _batches(site: Any, label: str) -> Iterator[np.ndarray]:
+    steps = -(-int(site.shape[0]) // _ROWS)
+    if hasattr(site, "batches"):
+        parts = iter(site.batches(_ROWS))
+    else:
+        parts = (np.asarray(site[i * _ROWS : (i + 1) * _ROWS]) for i in range(steps))
+    yield from track(parts, label, steps)
+
+
+def _count_positives(atlas: Any) -> np.ndarray:
+    counts = np.zeros(int(atlas.shape[1]), np.int64)
+    for batch in _batches(atlas, "counting positives"):
+        counts += np.count_nonzero(batch > 0, axis=0)
+    return counts
+
+
+def _labels(atlas: Any, chosen: np.ndarray) -> np.ndarray:
+    if hasattr(atlas, "columns"):
+        return np.asarray(atlas.columns(chosen)) > 0
+    return np.concatenate([b[:, chosen] > 0 for b in _batches(atlas, "labelling samples")])
+
+
+def _directions(matrix: Any, chosen: np.ndarray) -> Float[np.ndarray, "ds q"]:
+    """Column k of T with unit rows, for each chosen k; a zero row stays zero."""
+    matrix = np.asarray(matrix)
+    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
+    columns = matrix[:, chosen] / np.where(norms > 0, norms, 1.0)[:, None]
+    return columns.astype(np.float32)
+
+
+@partial(jax.jit, static_argnames="cosine")
+def _score(
+    batch: Float[Array, "b ds"], directions: Float[Array, "ds k"], cosine: bool
+) -> Float[Array, "b k"]:
+    out = jnp.matmul(batch, directions, precision=lax.Precision.HIGHEST)
+    if cosine:
+        sides = jnp.linalg.norm(batch, axis=1, keepdims=True) * jnp.linalg.norm(
+            directions, axis=0, keepdims=True
+        )
+        out = out / jnp.where(sides > 0, sides, 1.0)
+    return out
+
+
+def _scores(
+    subject: Any, directions: Float[np.ndarray, "ds k"], cosine: bool
+) -> Float[np.ndarray, "n k"]:
+    """A_s @ directions, in one pass over the rows."""
+    out = np.empty((int(subject.shape[0]), directions.shape[1]), np.float32)
+    placed, start = jnp.asarray(directions), 0
+    for batch in _batches(subject, "scoring samples"):
+        rows = jnp.asarray(batch, jnp.float32)
+        out[start : start + len(batch)] = _score(rows, placed, cosine=cosine)
+        start += len(batch)
+    if not np.isfinite(out).all():
+        bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
+        raise InputError(
+            f"Expected finite scores, sample {bad} has none: its subject activations or the "
+            "translation hold NaN or infinity. Capture it again."
+        )
+    return out
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float]:
+    return {
+        name: interval.mean,
+        f"{name}_low": interval.low,
+        f"{name}_high": interval.high,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,181 @@
+"""Recipes: one TOML file says everything an experiment needs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from atlas_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The model to be understood: what `load_model` takes, and its sites (default: its own)."""
+
+    model: str = "gemma-3-270m"
+    sites: tuple[str, ...] = ()
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class AtlasSource:
+    """The labelled space: a reference for `load_atlas`."""
+
+    reference: str = "smollm2-135m-12-4k"
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """The shared texts; `sequences` = 0 takes all there are."""
+
+    source: str = "packages"
+    split: str = "test"
+    sequences: int = 6000
+    train_fraction: float = 0.75
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Capture:
+    """How activations are recorded."""
+
+    pool: str = "max"
+    batch_tokens: int = 2048
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The methods and their settings (see `translate.Options`)."""
+
+    methods: tuple[str, ...] = ("procrustes",)
+    samples: int = 20
+    alpha: float = 1.0
+    rcond: float = 3e-7
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Held-out quality: number of atlas features, seed, and whether to draw the learning curve."""
+
+    features: int = 100
+    seed: int = 0
+    curve: bool = False
+
+
+@dataclass(frozen=True)
+class Identify:
+    """What is searched: texts, or tables {name, features, weights}."""
+
+    queries: tuple[Any, ...] = ()
+    method: str = "procrustes"
+    features: int = 5
+    samples: int = 5
+
+
+@dataclass(frozen=True)
+class Steer:
+    """What is generated; nothing when `strengths` is empty."""
+
+    prompt: str = ""
+    strengths: tuple[float, ...] = ()
+    max_new_tokens: int = 40
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment."""
+
+    name: str = "run"
+    subject: Subject = field(default_factory=Subject)
+    atlas: AtlasSource = field(default_factory=AtlasSource)
+    corpus: CorpusSource = field(default_factory=CorpusSource)
+    capture: Capture = field(default_factory=Capture)
+    fit: Fit = field(default_factory=Fit)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    identify: Identify = field(default_factory=Identify)
+    steer: Steer = field(default_factory=Steer)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the file."""
+        return asdict(self)
+
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """Some values replaced, by dotted name: {"corpus.sequences": 500}.
+
+        Raises:
+            InputError: an unknown name, or a value of another type.
+        """
+        data = self.to_dict()
+        for name, value in values.items():
+            place, keys = data, name.split(".")
+            for key in keys[:-1]:
+                place = place.get(key) if isinstance(place, dict) else None
+            if not isinstance(place, dict) or keys[-1] not in place:
+                raise InputError(f"Expected a setting of the recipe, got '{name}'. See its file.")
+            place[keys[-1]] = value
+        return _build(Recipe, data, "")
+
+
+def load_recipe(reference: str | Path) -> Recipe:
+    """A recipe by name (one that ships) or by file.
+
+    Raises:
+        InputError: no such recipe, invalid TOML, an unknown setting, or a value of another type.
+    """
+    path = Path(reference).expanduser()
+    shipped = {
+        item.name.removesuffix(".toml"): item
+        for item in files("atlas_jax.recipes").iterdir()
+        if item.name.endswith(".toml")
+    }
+    if path.is_file():
+        text = path.read_text("utf-8")
+    elif str(reference) in shipped:
+        text = shipped[str(reference)].read_text("utf-8")
+    else:
+        raise InputError(
+            f"Expected a recipe file or one of {', '.join(sorted(shipped))}, got '{reference}'."
+        )
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{reference} is not valid TOML: {error}.") from None
+    return _build(Recipe, data, "")
+
+
+def _build(kind: type, data: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(kind)
+    unknown = sorted(set(data) - {f.name for f in fields(kind)})
+    if unknown:
+        known = ", ".join(f.name for f in fields(kind))
+        raise InputError(
+            f"Expected settings among {known} in {where.rstrip('.') or 'the recipe'}, got "
+            f"{', '.join(unknown)}."
+        )
+    made = {name: _value(hints[name], value, f"{where}{name}") for name, value in data.items()}
+    return replace(kind(), **made)
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            raise InputError(f"Expected a table [{where}], got {value!r}.")
+        return _build(kind, value, f"{where}.")
+    if kind in (str, bool, int):
+        if type(value) is not kind:
+            raise InputError(f"Expected {where} of type {kind.__name__}, got {value!r}.")
+        return value
+    if kind is float:
+        if type(value) not in (int, float):
+            raise InputError(f"Expected {where} to be a number, got {value!r}.")
+        return float(value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InputError(f"Expected {where} to be a list, got {value!r}.")
+    item = kind.__args__[0]
+    return tuple(v if item is Any else _value(item, v, where) for v in value)

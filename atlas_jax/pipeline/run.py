@@ -1,0 +1,122 @@
+"""A run folder: what was asked, what was done, and what need not be done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from atlas_jax.errors import InputError
+from atlas_jax.pipeline.recipe import Recipe
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+_PACKAGES = ("atlas-jax", "jax", "flax", "transformers", "numpy", "tensorstore", "nltk")
+
+
+class Run:
+    """A folder that holds everything needed to repeat an experiment.
+
+    Args:
+        folder: where; made if need be.
+        recipe: what to do.
+        say: prints one line to the user.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe, say: Say) -> None:
+        self.folder, self.recipe, self.say = Path(folder).expanduser(), recipe, say
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"Expected to write into {self.folder}: {error.strerror or error}. Name another "
+                "folder with --out."
+            ) from None
+        self.manifest: dict[str, Any] = {"stages": {}}
+        with suppress(OSError, ValueError):
+            found = json.loads((self.folder / "manifest.json").read_text("utf-8"))
+            if isinstance(found.get("stages"), dict):
+                self.manifest = found
+        self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
+        self.timings: dict[str, float] = {}
+
+    def stage(
+        self,
+        name: str,
+        inputs: Any,
+        produce: Callable[[], T],
+        load: Callable[[], T] | None = None,
+    ) -> T:
+        """Does a stage, or takes its result from an earlier run.
+
+        Args:
+            name: of the stage.
+            inputs: JSON-able; the result is taken from the folder if these are as before.
+            produce: computes and saves the result.
+            load: reads what `produce` saved; None: `produce` itself resumes.
+        """
+        started = time.perf_counter()
+        text = json.dumps([version_of("atlas-jax"), inputs], sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        record = self.manifest["stages"].get(name, {})
+        result: T | None = None
+        if load is not None and record.get("key") == key:
+            with suppress(InputError, OSError, ValueError, KeyError):
+                result = load()
+        again = result is None
+        if result is None:
+            self.manifest["stages"].pop(name, None)
+            result = produce()
+        seconds = time.perf_counter() - started
+        self.timings[name] = seconds
+        if again:
+            self.manifest["stages"][name] = {
+                "key": key,
+                "seconds": round(seconds, 2),
+                "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            }
+            self.write_json("manifest.json", self.manifest)
+        return result
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file of the run in one step."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        try:
+            draft.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
+            os.replace(draft, path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(
+                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
+                "another folder with --out."
+            ) from None
+
+    def read_json(self, name: str) -> Any:
+        """Reads a JSON file of the run."""
+        return json.loads((self.folder / name).read_text("utf-8"))
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that numbers depend on."""
+    return {"python": platform.python_version()} | {name: version_of(name) for name in _PACKAGES}

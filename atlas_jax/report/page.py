@@ -1,0 +1,88 @@
+"""The page of a report: the sections in order, the contents, the style; and its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from atlas_jax.errors import InputError
+from atlas_jax.report import sections, texts
+from atlas_jax.report.markup import element
+from atlas_jax.report.style import STYLE
+
+SECTIONS: dict[str, tuple[str, sections.Section]] = {
+    "summary": ("What was done", sections.summary),
+    "quality": ("How well the translations rank", sections.quality),
+    "features": ("Feature by feature", sections.features),
+    "learning": ("With more text", sections.learning),
+    "queries": ("Queries", texts.queries),
+    "steering": ("Steering", texts.steering),
+    "corpus": ("The corpus", sections.corpus),
+    "making": ("How it was made", sections.making),
+}
+
+
+def render_report(result: Mapping[str, Any]) -> str:
+    """The result of a run as one HTML page that loads nothing from anywhere.
+
+    The same result gives the same page, byte for byte. Every text out of the result is escaped.
+    A section whose data is missing is left out.
+
+    Args:
+        result: what report.json holds: title, created, versions, subject, atlas, corpus, timings,
+            quality, learning_curve, queries, steering, notes, licences; each may be missing.
+    """
+    made = {key: content for key, (_, make) in SECTIONS.items() if (content := make(result))}
+    links = [
+        element("li", element("a", SECTIONS[key][0], href=f"#{key}"))
+        for key in made
+        if key != "summary"
+    ]
+    title = str(result.get("title") or "atlas-jax report")
+    created = result.get("created")
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", STYLE),
+    )
+    bodies = [
+        element("section", element("h2", SECTIONS[key][0], id=f"{key}-title"), content,
+                id=key, aria_labelledby=f"{key}-title")
+        for key, content in made.items()
+    ]  # fmt: skip
+    header = element(
+        "header",
+        element("h1", title),
+        element("p", str(created), class_="created") if created else None,
+        element("nav", element("ul", *links), aria_label="Contents") if links else None,
+    )
+    page = element("html", head, element("body", element("main", header, *bodies)), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def save_report(result: Mapping[str, Any], path: str | Path) -> Path:
+    """Writes the page of `render_report` to `path` in one step and returns the path.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(render_report(result), "utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):  # there is none where even the folder could not be made
+            part.unlink()
+        raise InputError(
+            f"Expected to write the report to {path}, got: {error.strerror or error}. "
+            "Name a file in a folder you may write to."
+        ) from error
+    return path

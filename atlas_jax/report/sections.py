@@ -1,0 +1,226 @@
+"""The sections of a report: each takes the result and returns markup, or None without data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from atlas_jax.report.figures import curve, distribution, intervals
+from atlas_jax.report.markup import Html, element, join, number, table
+
+Result = Mapping[str, Any]
+Section = Callable[[Result], Html | None]
+METRICS = {"auroc": "AUROC", "ap": "Average precision"}
+_RANDOM = "random"
+
+
+def summary(result: Result) -> Html | None:
+    """What was done, in a few sentences, and the result in one."""
+    subject, atlas = result.get("subject") or {}, result.get("atlas") or {}
+    corpus = result.get("corpus") or {}
+    said: list[object] = []
+    if subject and atlas:
+        said.append(
+            f"The subject {subject.get('name')} was read through the atlas {atlas.get('name')}: "
+            f"{number(atlas.get('features'))} labelled features of {atlas.get('model')} at "
+            f"{atlas.get('site')}. "
+        )
+    if corpus.get("train") is not None:
+        said.append(
+            f"Linear translations between the two were fitted on {number(corpus['train'])} texts "
+            f"and tested on {number(corpus.get('eval'))} others. "
+        )
+    best = _best(result)
+    if best:
+        site, method, scores = best
+        said.append(
+            join(
+                [
+                    "Of all methods and sites, ",
+                    element("strong", f"{method} at {site}"),
+                    f" ranks the held-out texts best: AUROC {_mean(scores, 'auroc')}, ",
+                    f"average precision {_mean(scores, 'ap')}",
+                    f" where chance gives 0.500 and {number(result['quality'].get('base_rate'))}.",
+                ]
+            )
+        )
+    facts = {
+        "Subject": subject.get("name"),
+        "Its parameters": subject.get("params"),
+        "Its sites": ", ".join(subject.get("sites") or []) or None,
+        "Atlas": atlas.get("name"),
+        "Its model and site": " · ".join(filter(None, (atlas.get("model"), atlas.get("site")))),
+        "Its features": atlas.get("features"),
+        **{_spoken(name): value for name, value in (atlas.get("card") or {}).items()},
+    }
+    rows = [
+        element("div", element("dt", name), element("dd", _value(value)))
+        for name, value in facts.items()
+        if value not in (None, "")
+    ]
+    if not said and not rows:
+        return None
+    return join([element("p", *said, class_="lead"), element("dl", *rows, class_="facts")])
+
+
+def quality(result: Result) -> Html | None:
+    """Methods by sites: AUROC and average precision with 95 % intervals, the best in bold."""
+    found = result.get("quality") or {}
+    layers = found.get("layers") or {}
+    if not layers:
+        return None
+    methods, base = methods_of(layers), found.get("base_rate")
+    best = {
+        (site, metric): max((_score(by.get(m), metric) for m in methods), default=-math.inf)
+        for site, by in layers.items()
+        for metric in METRICS
+    }
+
+    def cell(site: str, method: str, metric: str) -> Html:
+        triple = (layers[site].get(method) or {}).get(metric)
+        if not triple:
+            return element("td", "–", class_="n")
+        mean = number(triple[0])
+        top = method != _RANDOM and _score(layers[site][method], metric) == best[site, metric]
+        spread = element("small", f"{number(triple[1])} – {number(triple[2])}")
+        return element("td", element("strong" if top else "span", mean), spread, class_="n")
+
+    def row(name: str, cells: Sequence[Html], class_: str | None = None) -> Html:
+        return element("tr", element("th", name, scope="row"), *cells, class_=class_)
+
+    rows = [row(m, [cell(s, m, x) for s in layers for x in METRICS]) for m in methods]
+    if any(_RANDOM in by for by in layers.values()):
+        cells = [cell(s, _RANDOM, x) for s in layers for x in METRICS]
+        rows.append(row("random", cells, "floor"))
+    chances = [0.5 if x == "auroc" else base for _ in layers for x in METRICS]
+    cells = [element("td", number(c), class_="n") for c in chances]
+    rows.append(row("base rate", cells, "floor"))
+    sites = [element("th", site, scope="colgroup", colspan=len(METRICS)) for site in layers]
+    short = [element("th", x.upper(), scope="col", class_="n") for _ in layers for x in METRICS]
+    head = [
+        element("tr", element("th", "Method", rowspan=2, scope="col"), *sites),
+        element("tr", *short),
+    ]
+    grid = element("table", element("thead", *head), element("tbody", *rows), class_="quality")
+    note = (
+        f"{number(found.get('n_samples'))} held-out texts, {number(found.get('n_features'))} atlas "
+        f"features, seed {found.get('seed')}. Each feature is a query: a text counts as relevant "
+        "when the feature is active on it, and the translated query ranks the texts by the "
+        "subject's activations alone. Cells: mean over features, 95\N{NO-BREAK SPACE}% interval "
+        "below it."
+    )
+    figures = [
+        join([element("h3", title), intervals(layers, methods, metric, title, chance)])
+        for metric, title, chance in (
+            ("auroc", METRICS["auroc"], 0.5),
+            ("ap", METRICS["ap"], base),
+        )
+    ]
+    box = element(
+        "div", grid, class_="scroll", tabindex=0, role="region", aria_label="Translation quality"
+    )
+    return join([element("p", note), box, *figures])
+
+
+def features(result: Result) -> Html | None:
+    """How the values of single features are spread."""
+    layers = (result.get("quality") or {}).get("layers") or {}
+    methods = methods_of(layers)
+    figures = [
+        join([element("h3", f"{title}, one dot for each feature"), figure])
+        for metric, title in METRICS.items()
+        if (figure := distribution(layers, methods, metric, title)) is not None
+    ]
+    return join(figures) if figures else None
+
+
+def learning(result: Result) -> Html | None:
+    """How the metrics grow with the number of training texts, at each site."""
+    points = result.get("learning_curve") or []
+    names = {name: None for point in points for name in point.get("methods") or {}}
+    methods = [name for name in _ordered(names, result) if name != _RANDOM]
+    parts = []
+    for site in dict.fromkeys(point.get("site", "") for point in points):
+        here = [point for point in points if point.get("site", "") == site]
+        for metric, title in METRICS.items():
+            figure = curve(here, methods, metric, title) if methods else None
+            if figure is not None:
+                parts += [element("h3", f"{title} at {site}" if site else title), figure]
+    return join(parts) if parts else None
+
+
+def corpus(result: Result) -> Html | None:
+    """Texts left after each stage of the corpus, by source."""
+    found = result.get("corpus") or {}
+    counts = found.get("counts") or {}
+    if not counts:
+        return None
+    sources = sorted({source for by in counts.values() for source in by})
+    rows = [
+        [stage, *(number(by.get(source, 0)) for source in sources), number(sum(by.values()))]
+        for stage, by in counts.items()
+    ]
+    return table(["Stage", *sources, "All"], rows, "Texts left after each stage")
+
+
+def making(result: Result) -> Html | None:
+    """Timings, versions, hashes and licences: what is needed to make it again."""
+    timings = result.get("timings") or {}
+    parts = []
+    if timings:
+        rows = [[stage, f"{seconds:,.1f}"] for stage, seconds in timings.items()]
+        rows.append(["all", f"{sum(timings.values()):,.1f}"])
+        parts.append(table(["Stage", "Seconds"], rows, "Time"))
+    if result.get("versions"):
+        rows = [[name, str(value)] for name, value in sorted(result["versions"].items())]
+        parts.append(table(["Package", "Version"], rows, "Versions"))
+    found = (result.get("corpus") or {}).get("hash")
+    if found:
+        parts.append(element("p", "Corpus sha256 ", element("code", found), class_="hash"))
+    for title, lines in (("Notes", "notes"), ("Licences", "licences")):
+        if result.get(lines):
+            listed = element("ul", *(element("li", line) for line in result[lines]))
+            parts.append(join([element("h3", title), listed]))
+    return join(parts) if parts else None
+
+
+def methods_of(layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The methods in the order in which they first occur; "random" is none."""
+    return [m for m in dict.fromkeys(m for by in layers.values() for m in by) if m != _RANDOM]
+
+
+def _ordered(names: Mapping[str, None], result: Result) -> list[str]:
+    """Methods in the order of the table, so that each keeps its colour and its mark."""
+    known = methods_of((result.get("quality") or {}).get("layers") or {})
+    return [m for m in known if m in names] + [m for m in names if m not in known]
+
+
+def _best(result: Result) -> tuple[str, str, Mapping[str, Any]] | None:
+    layers = (result.get("quality") or {}).get("layers") or {}
+    found = [(s, m, by[m]) for s, by in layers.items() for m in methods_of(layers) if m in by]
+    return max(found, key=lambda item: _score(item[2], "auroc"), default=None)
+
+
+def _score(scores: Mapping[str, Any] | None, metric: str) -> float:
+    """The mean, as it sorts: missing values come last."""
+    mean = ((scores or {}).get(metric) or [None])[0]
+    return -math.inf if mean is None or math.isnan(mean) else float(mean)
+
+
+def _mean(scores: Mapping[str, Any], metric: str) -> str:
+    return number((scores.get(metric) or [None])[0])
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else number(value)
+
+
+def _spoken(name: str) -> str:
+    known = {
+        "fve": "Variance it explains",
+        "l0": "Features active per token",
+        "dead": "Features never active",
+        "ce_recovered": "Loss recovered",
+    }
+    return known.get(name, name.replace("_", " ").capitalize())
