@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from atlas_jax.errors import InputError
 
@@ -33,8 +33,3 @@ def make_mesh(data: int | None = None, model: int = 1) -> Mesh:
         ("data", "model"),
         axis_types=(AxisType.Auto, AxisType.Auto),
     )
-
-
-def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the data axis."""
-    return NamedSharding(mesh, PartitionSpec("data"))

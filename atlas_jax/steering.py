@@ -9,14 +9,14 @@ from atlas_jax.errors import InputError
 from atlas_jax.models.sites import Edit
 
 
-def steer(site: str, scores: Float[np.ndarray | Array, " ds"], strength: float) -> Edit:
+def steer(site: str, scores: Array | np.ndarray, strength: float) -> Edit:
     """An edit that moves a site's activations along a query and keeps their norm.
 
     a <- (a + lambda s) ||a|| / ||a + lambda s||   (eq. 4)
 
     Args:
         site: the site that the translation was fitted on.
-        scores: s, eq. 3.
+        scores: s (d_s,), eq. 3.
         strength: lambda; 0 leaves the model's output bit for bit, negative values steer away.
 
     Raises:

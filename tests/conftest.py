@@ -36,6 +36,7 @@ _checker = ModuleType("atlas_jax_checker")
 _checker.check = _checked
 sys.modules["atlas_jax_checker"] = _checker
 
+jax.config.update("jax_num_cpu_devices", 8)  # what is sharded must equal what is not
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Before any test imports the package: every annotated shape is checked at run time.

@@ -160,7 +160,7 @@ def gist(found: Sequence[Example], words: Sequence[str]) -> list[str]:
     tokens = _tokens(found)
     active = [
         word
-        for word, _ in tokens.most_common(6)
+        for word in list(tokens)[:6]
         if word.lower() not in STOPWORDS and word[0].isalpha() and len(word) > 2
     ]
     carried = sum(tokens[word] for word in active)
@@ -195,22 +195,24 @@ def distinctive_words(found: Sequence[Example], background: dict[str, float]) ->
     return [word for _, word in sorted(scored, reverse=True)[:6]]
 
 
-def _tokens(found: Iterable[Example]) -> Counter[str]:
-    """Weight of each active word, in its most usual spelling."""
-    weights: Counter[str] = Counter()
+def _tokens(found: Iterable[Example]) -> dict[str, float]:
+    """Weight of each active word in its most usual spelling, heaviest first."""
+    weights: dict[str, float] = {}
     spellings: dict[str, Counter[str]] = {}
     for example in found:
         if example.is_word:
-            weights[example.token.lower()] += example.weight  # type: ignore[assignment]
-            spellings.setdefault(example.token.lower(), Counter())[example.token] += 1
-    return Counter({spellings[w].most_common(1)[0][0]: weight for w, weight in weights.items()})
+            key = example.token.lower()
+            weights[key] = weights.get(key, 0.0) + example.weight
+            spellings.setdefault(key, Counter())[example.token] += 1
+    ranked = sorted(weights, key=lambda word: -weights[word])
+    return {spellings[word].most_common(1)[0][0]: weights[word] for word in ranked}
 
 
 def common_token(found: Sequence[Example]) -> str:
     """What the active tokens have in common, in words; empty where they have nothing in common."""
     total = sum(example.weight for example in found)
     words = _tokens(found)
-    share = {word: weight / total for word, weight in words.most_common()}
+    share = {word: weight / total for word, weight in words.items()}
     counts = Counter(example.token.lower() for example in found)
     ranked = [w for w in share if counts[w.lower()] > 1] or list(share)
     ranked = ranked if len(ranked) > 2 else list(share)
@@ -316,10 +318,11 @@ def _shape(share: dict[str, float]) -> str:
         return ""
     weight = sum(share.values())
     listed = ", ".join(words[:4])
-    stems = Counter()
+    stems: dict[str, float] = {}
     for word in words:
-        stems[word.lower()[:4]] += share[word]  # type: ignore[assignment]
-    stem, mass = stems.most_common(1)[0]
+        stems[word.lower()[:4]] = stems.get(word.lower()[:4], 0.0) + share[word]
+    stem = max(stems, key=lambda s: stems[s])
+    mass = stems[stem]
     family = [w for w in words if w.lower().startswith(stem)]
     if mass >= 0.6 * weight and len(family) > 1:
         return f'words that begin with "{os.path.commonprefix([w.lower() for w in family])}": ' + (

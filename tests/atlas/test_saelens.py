@@ -36,7 +36,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("architecture", "k"), [("standard", None), ("jumprelu", None), ("topk", 3)])
+@pytest.mark.parametrize(
+    ("architecture", "k"), [("standard", None), ("jumprelu", None), ("topk", 3)]
+)
 def test_round_trip(tmp_path, architecture, k):
     sae = make(architecture, k)
     save_saelens(sae, tmp_path, site="blocks.2.hook_resid_post", model_name="m", max_norm=9.0)

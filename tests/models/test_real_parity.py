@@ -30,8 +30,8 @@ TRICKY = [
 @pytest.mark.download
 @pytest.mark.parametrize("name", ["smollm2-135m-instruct", "gemma-3-270m"])
 def test_tokens_predictions_and_perplexity_equal_transformers(name):
-    folder = assets.fetch(name)
-    file = next(folder.glob("*.gguf")).name
+    path = assets.fetch(name)
+    folder, file = path.parent, path.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
     ours = load_model(name)
     texts = [TEXT, *TRICKY]
