@@ -20,7 +20,7 @@ class Reader(Protocol):
     """What is asked of a model here (`LanguageModel` has it)."""
 
     fingerprint: str
-    tokenizer: "Encoder"
+    tokenizer: Encoder
 
     def width(self, site: str) -> int: ...
 
@@ -54,7 +54,7 @@ class TokenActivations:
 def cut_contexts(
     encoder: Encoder, texts: Iterable[str], n_tokens: int, length: int, seed: int
 ) -> Int32[np.ndarray, "contexts length"]:
-    """Joins shuffled texts, cuts them into contexts of equal length and keeps enough for `n_tokens`.
+    """Joins shuffled texts, cuts them into equal contexts and keeps enough for `n_tokens`.
 
     Short texts share a context, separated by a blank line, so that none is lost.
 

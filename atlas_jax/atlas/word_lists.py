@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 STOPWORDS = frozenset(
-    ["a", "about", "above", "after", "again", "against", "all", "also", "although", "always", "am", "among", "an", "and", "another", "any", "are", "as", "at", "away", "back", "be", "became", "because", "become", "been", "before", "being", "below", "between", "both", "but", "by", "came", "can", "cannot", "come", "could", "did", "do", "does", "doing", "done", "down", "during", "each", "either", "else", "even", "ever", "every", "few", "first", "for", "from", "further", "gave", "get", "give", "go", "got", "had", "has", "have", "having", "he", "her", "here", "hers", "herself", "him", "himself", "his", "how", "however", "i", "if", "in", "into", "is", "it", "its", "itself", "just", "know", "last", "least", "less", "let", "like", "made", "make", "many", "may", "me", "might", "more", "most", "much", "must", "my", "myself", "near", "neither", "never", "next", "no", "nor", "not", "now", "of", "off", "often", "on", "once", "one", "only", "or", "other", "others", "our", "ours", "ourselves", "out", "over", "own", "per", "put", "quite", "rather", "s", "said", "same", "say", "see", "shall", "she", "should", "since", "so", "some", "still", "such", "t", "take", "than", "that", "the", "their", "theirs", "them", "themselves", "then", "there", "therefore", "these", "they", "this", "those", "though", "through", "thus", "to", "together", "too", "two", "under", "until", "up", "upon", "us", "use", "used", "uses", "using", "very", "was", "way", "we", "well", "went", "were", "what", "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with", "within", "without", "would", "yet", "you", "your", "yours", "yourself", "don't", "doesn't", "didn't", "isn't", "it's", "i'm", "can't", "won't", "that's", "there's", "ll", "ve", "re", "d", "m"]
+    """
+    a about above after again against all also although always am among an and another any are
+    as at away back be became because become been before being below between both but by came
+    can cannot come could did do does doing done down during each either else even ever every
+    few first for from further gave get give go got had has have having he her here hers
+    herself him himself his how however i if in into is it its itself just know last least
+    less let like made make many may me might more most much must my myself near neither never
+    next no nor not now of off often on once one only or other others our ours ourselves out
+    over own per put quite rather s said same say see shall she should since so some still
+    such t take than that the their theirs them themselves then there therefore these they
+    this those though through thus to together too two under until up upon us use used uses
+    using very was way we well went were what when where whether which while who whom whose
+    why will with within without would yet you your yours yourself don't doesn't didn't isn't
+    it's i'm can't won't that's there's ll ve re d m
+    """.split()
 )
 
 CLASSES: dict[str, frozenset[str]] = {
@@ -26,8 +40,8 @@ CLASSES: dict[str, frozenset[str]] = {
         "won't cannot wouldn't couldn't aren't",
         "question words": "who what when where why how which whom whose",
         "colours": "red blue green yellow black white brown grey gray orange purple pink",
-        "family": "father mother son daughter brother sister wife husband uncle aunt cousin parents "
-        "family child children grandfather grandmother",
+        "family": "father mother son daughter brother sister wife husband uncle aunt cousin "
+        "parents family child children grandfather grandmother",
         "forms of be": "is are was were be been being am",
         "forms of have": "has have had having",
         "compass directions": "north south east west northern southern eastern western northeast "
@@ -74,10 +88,15 @@ SIGNS = {
 }
 
 SUFFIXES = tuple(
-    ["ation", "tion", "sion", "ness", "ment", "ship", "ing", "ism", "ist", "ity", "ful", "less", "able", "ible", "ous", "ive", "ize", "ise", "ically", "ly", "ed", "est", "ian", "ology", "graphy", "ical", "ance", "ence", "hood", "ward"]
+    """
+    ation tion sion ness ment ship ing ism ist ity ful less able ible ous ive ize ise ically
+    ly ed est ian ology graphy ical ance ence hood ward
+    """.split()
 )
 PREFIXES = tuple(
-    ["anti", "inter", "trans", "under", "over", "counter", "micro", "multi", "post", "pre", "non", "dis", "mis", "un", "re"]
+    """
+    anti inter trans under over counter micro multi post pre non dis mis un re
+    """.split()
 )
 
 TOPICS = tuple(
