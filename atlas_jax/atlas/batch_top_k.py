@@ -53,7 +53,7 @@ class Recipe:
     cap: int = 64
     batch: int = 2048
     epochs: float = 3.0
-    rate: float = 1e-3
+    rate: float = 2.5e-3
     warmup: float = 0.03
     decay: float = 0.4
     aux_weight: float = 1 / 32

@@ -99,6 +99,7 @@ def describe_features(
     cores: dict[int, str] = {}
     topics: dict[int, list[str]] = {}
     gists: dict[int, str] = {}
+    lists: dict[int, list[str]] = {}
     for feature in track(range(n_features), "describing features"):
         found = examples(activity, reader, feature)
         if not found:
@@ -107,6 +108,7 @@ def describe_features(
         cores[feature] = common_token(found)
         topics[feature] = words
         gists[feature] = ", ".join(gist(found))
+        lists[feature] = fallen_on(found)
     names = name_topics(gists, embedder) if embedder else {}
     pairs: list[tuple[int, str]] = []
     for feature in range(n_features):
@@ -120,7 +122,18 @@ def describe_features(
         pairs.append((feature, f"{name}: {core}" if name else core))
         if about:
             pairs.append((feature, about))
+        if len(lists[feature]) > 2:
+            pairs.append((feature, f"active on {', '.join(lists[feature])}"))
     return Labels.of(pairs)
+
+
+def fallen_on(found: Sequence[Example]) -> list[str]:
+    """Up to ten content words that a feature is active on, heaviest first, one of each stem."""
+    stems: dict[str, str] = {}
+    for word in _tokens(found):
+        if word[0].isalpha() and len(word) > 2 and word.lower() not in STOPWORDS:
+            stems.setdefault(word.lower().removesuffix("s")[:6], word)
+    return list(stems.values())[:10]
 
 
 def examples(activity: Activity, reader: ContextReader, feature: int) -> list[Example]:

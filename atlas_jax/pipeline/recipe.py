@@ -35,7 +35,7 @@ class CorpusSource:
 
     source: str = "packages"
     split: str = "test"
-    sequences: int = 6000
+    sequences: int = 4000
     train_fraction: float = 0.75
     seed: int = 0
 
