@@ -120,8 +120,8 @@ TOPICS = tuple(
     nations, maps and geography, Europe, Britain, France, Germany, Italy, Spain, Russia and the
     Soviet Union, China, Japan, India, Australia, Africa, Israel and the Middle East, Iraq,
     Afghanistan, Latin America, Canada, the United States, American states, American cities, capital
-    cities of the world, ancient Greece, ancient Rome, Egypt, Native Americans, slavery, civil rights, immigration, terrorism,
-    communism, socialism, fascism and Nazis, democracy, freedom and liberty, human rights, foreign
+    cities of the world, ancient Greece, ancient Rome, Egypt, Native Americans, slavery,
+    civil rights, immigration, terrorism, communism, socialism, fascism and Nazis, democracy, freedom and liberty, human rights, foreign
     policy, the United Nations, diplomacy, revolution, empire and colonies, history, time and dates,
     years and centuries, religion and God, the Bible, church and clergy, Islam, Judaism, Buddhism,
     philosophy, ethics and morality, psychology and the mind, emotions, anger, fear, happiness,

@@ -29,4 +29,4 @@ def test_few_shapes_and_little_padding():
     lengths = np.clip(rng.lognormal(3.2, 0.6, 1024), 4, 120).astype(int)  # sentences
     plan = list(plan_batches(lengths.tolist(), 1024))
     assert len({(batch.size, batch.length) for batch in plan}) <= 14
-    assert sum(batch.size * batch.length for batch in plan) < 1.15 * lengths.sum()
+    assert sum(batch.size * batch.length for batch in plan) < 1.2 * lengths.sum()
