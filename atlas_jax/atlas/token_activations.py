@@ -19,8 +19,11 @@ from atlas_jax.progress import Bar
 class Reader(Protocol):
     """What is asked of a model here (`LanguageModel` has it)."""
 
-    fingerprint: str
-    tokenizer: Encoder
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Encoder: ...
 
     def width(self, site: str) -> int: ...
 
@@ -32,7 +35,8 @@ class Reader(Protocol):
 class Encoder(Protocol):
     """The tokenizer's one method that is needed."""
 
-    bos_id: int | None
+    @property
+    def bos_id(self) -> int | None: ...
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 

@@ -102,10 +102,10 @@ PREFIXES = tuple(
 TOPICS = tuple(
     " ".join(part.split())
     for part in """
-    war and battles, armies and soldiers, weapons, ships and the navy, aircraft and flying,
-    peace and treaties, government, elections and voting, Congress and legislation,
-    presidents and leaders, kings and royalty, law and courts, crime and punishment, police, prison,
-    taxes, money, budgets and public spending, banks and finance, trade and commerce, prices and
+    war and battles, armies and soldiers, weapons, ships and the navy, aircraft and flying, peace
+    and treaties, government, elections and voting, Congress and legislation, presidents and
+    leaders, kings and royalty, law and courts, crime and punishment, police, prison, taxes,
+    money, budgets and public spending, banks and finance, trade and commerce, prices and
     inflation, business and companies, industry and factories, jobs and employment, labour unions,
     agriculture and farming, food and eating, drinks and alcohol, cooking, dogs, cats, horses,
     animals, birds, fish and the sea, insects, plants and trees, biology and evolution, genetics,
@@ -119,26 +119,27 @@ TOPICS = tuple(
     pollution, cities and towns, buildings and architecture, houses and homes, countries and
     nations, maps and geography, Europe, Britain, France, Germany, Italy, Spain, Russia and the
     Soviet Union, China, Japan, India, Australia, Africa, Israel and the Middle East, Iraq,
-    Afghanistan, Latin America, Canada, the United States, American states, American cities, capital
-    cities of the world, ancient Greece, ancient Rome, Egypt, Native Americans, slavery,
-    civil rights, immigration, terrorism, communism, socialism, fascism and Nazis, democracy, freedom and liberty, human rights, foreign
-    policy, the United Nations, diplomacy, revolution, empire and colonies, history, time and dates,
-    years and centuries, religion and God, the Bible, church and clergy, Islam, Judaism, Buddhism,
-    philosophy, ethics and morality, psychology and the mind, emotions, anger, fear, happiness,
-    sadness, hope, truth and lies, wisdom and proverbs, humour and jokes, language and grammar,
-    words and meanings, writing and books, literature and novels, poetry, newspapers and journalism,
-    letters of the alphabet, art and painting, music, songs, film, theatre, television, photography,
-    sport, football, cricket, tennis, Olympic games, chess and games, travel and tourism, clothes,
-    colours, size and quantity, percentages, measurement and units, temperature, speed, increase and
-    growth, decrease and decline, beginning, ending, cause and reason, comparison, contrast,
-    possibility, necessity and obligation, negation, questions, knowledge and belief, speaking and
-    saying, seeing and looking, hearing, thinking, movement, computers, programming, Python code,
+    Afghanistan, Latin America, Canada, the United States, American states, American cities,
+    capital cities of the world, ancient Greece, ancient Rome, Egypt, Native Americans, slavery,
+    civil rights, immigration, terrorism, communism, socialism, fascism and Nazis, democracy,
+    freedom and liberty, human rights, foreign policy, the United Nations, diplomacy, revolution,
+    empire and colonies, history, time and dates, years and centuries, religion and God, the
+    Bible, church and clergy, Islam, Judaism, Buddhism, philosophy, ethics and morality,
+    psychology and the mind, emotions, anger, fear, happiness, sadness, hope, truth and lies,
+    wisdom and proverbs, humour and jokes, language and grammar, words and meanings, writing and
+    books, literature and novels, poetry, newspapers and journalism, letters of the alphabet, art
+    and painting, music, songs, film, theatre, television, photography, sport, football, cricket,
+    tennis, Olympic games, chess and games, travel and tourism, clothes, colours, size and
+    quantity, percentages, measurement and units, temperature, speed, increase and growth,
+    decrease and decline, beginning, ending, cause and reason, comparison, contrast, possibility,
+    necessity and obligation, negation, questions, knowledge and belief, speaking and saying,
+    seeing and looking, hearing, thinking, movement, computers, programming, Python code,
     software, files and folders, strings and text, functions and methods, classes and objects,
     errors and exceptions, network and the internet, cryptography, data and databases, telephones,
     radio, mail, security and defence, the military, veterans, space, shape and geometry, names of
     people, titles and ranks, nationalities, social welfare, poverty, wealth, housing, murder,
     theft, smoking, sleep and dreams, age and youth, work and effort, success and victory, failure
-    and defeat, help and assistance, danger and risk, power and strength, wood, metal, gold, glass,
-    paper, light, sound, day and night, seasons, holidays
+    and defeat, help and assistance, danger and risk, power and strength, wood, metal, gold,
+    glass, paper, light, sound, day and night, seasons, holidays
     """.split(",")
 )

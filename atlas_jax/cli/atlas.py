@@ -84,9 +84,9 @@ def label(folder: Folder, recordings: Recordings = None) -> None:
         folder, acts, load_model(load_saelens(folder).model_name), SentenceEmbedder()
     )
     terminal = Terminal()
-    for feature in sorted(labels.features)[:10]:
+    for feature in sorted(labels.descriptions)[:10]:
         terminal.line(f"{feature}: {labels[feature][0]}")
-    terminal.line(f"{len(labels.features)} features described in {folder / 'labels.jsonl'}")
+    terminal.line(f"{len(labels)} features described in {folder / 'labels.jsonl'}")
 
 
 @atlas_app.command(epilog="Example: atlas-jax atlas show --search 'the sea and ships'")
