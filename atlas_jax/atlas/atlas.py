@@ -24,11 +24,11 @@ from atlas_jax.models.sites import parse_site
 from atlas_jax.query import Query
 
 TOP_FEATURES = 5
-LEAST_SIMILARITY = 0.35
-"""Cosine below which a description says nothing about a text.
+LEAST_SIMILARITY = 0.43
+"""Cosine that the best description must reach, or the atlas knows nothing about a text.
 
-On the atlas that ships, texts without meaning reach 0.3 to 0.4 with some description, while a theme
-that the atlas knows reaches 0.5 to 0.8.
+On the atlas that ships, strings without meaning reach 0.29 to 0.42 with some description, and themes
+that it knows 0.45 to 0.77.
 """
 SHARE_OF_BEST = 0.7
 """A feature is left out of a text query where its cosine falls below this share of the best one."""
@@ -235,7 +235,9 @@ class Atlas:
         if not len(features):
             raise InputError(f"The atlas {self.name} has no descriptions. Pass labels=...")
         cosines = vectors @ self.embedder.embed([text])[0]
-        least = max(LEAST_SIMILARITY, SHARE_OF_BEST * float(cosines.max()))
+        if cosines.max() < LEAST_SIMILARITY:
+            return []
+        least = SHARE_OF_BEST * float(cosines.max())
         best: dict[int, float] = {}
         for i in np.argsort(-cosines, kind="stable"):
             if cosines[i] < least or len(best) == top:
