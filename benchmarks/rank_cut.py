@@ -1,4 +1,4 @@
-"""Why Procrustes does not lead everywhere: held-out quality against its rank cut, on a finished run.
+"""Why Procrustes does not lead everywhere: held-out quality of a finished run by rank cut.
 
 The polar factor gives every singular direction of M = A_s^' A_c^ the same weight. Those of small
 singular values are estimated from few samples; the cut `rcond` (relative to the largest) leaves

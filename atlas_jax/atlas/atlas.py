@@ -27,8 +27,8 @@ TOP_FEATURES = 5
 LEAST_SIMILARITY = 0.43
 """Cosine that the best description must reach, or the atlas knows nothing about a text.
 
-On the atlas that ships, strings without meaning reach 0.29 to 0.42 with some description, and themes
-that it knows 0.45 to 0.77.
+On the atlas that ships, strings without meaning reach 0.29 to 0.42 with some description, and
+themes that it knows 0.45 to 0.77.
 """
 SHARE_OF_BEST = 0.7
 """A feature is left out of a text query where its cosine falls below this share of the best one."""
