@@ -36,6 +36,7 @@ def settings(
     """Before every command."""
     show_tracebacks(debug)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that torch is not installed
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
