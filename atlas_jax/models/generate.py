@@ -14,7 +14,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from atlas_jax.errors import InputError
-from atlas_jax.models.decoder import Cache, Decoder
+from atlas_jax.models.attention import Cache
+from atlas_jax.models.decoder import Decoder
 from atlas_jax.models.language_model import LanguageModel, each_text
 from atlas_jax.models.sites import Edit, EditStack, stack_edits
 from atlas_jax.progress import Bar

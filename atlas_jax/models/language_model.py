@@ -17,11 +17,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.errors import InputError
-from atlas_jax.models.arch import Arch, read_arch
+from atlas_jax.models.arch import Arch
+from atlas_jax.models.checkpoint import Checkpoint
 from atlas_jax.models.decoder import Decoder
+from atlas_jax.models.families import read_arch
 from atlas_jax.models.sites import Edit, EditStack, Site, parse_site, site_width, stack_edits
 from atlas_jax.models.tokenizer import Tokenizer
-from atlas_jax.models.weights import Checkpoint, load_decoder
+from atlas_jax.models.weights import load_decoder
 
 PoolFunction = Callable[[Array, Array], Array]
 
