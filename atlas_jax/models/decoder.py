@@ -97,6 +97,10 @@ class Decoder(nnx.Module):
         # Gemma rounds the factor to the compute dtype.
         return x * jnp.asarray(self.arch.embed_scale, x.dtype) if self.arch.embed_scale != 1 else x
 
+    def embedded(self, inputs: Int[Array, "b t"] | Float[Array, "b t d"]) -> Float[Array, "b t d"]:
+        """Token ids as embeddings; embeddings as they are."""
+        return self.embed_tokens(inputs) if inputs.ndim == 2 else inputs
+
     def logits(self, x: Float[Array, "*b d"]) -> Float[Array, "*b vocab"]:
         """Final norm and unembedding; float32."""
         x = self.norm(x)

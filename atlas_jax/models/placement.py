@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,7 +61,9 @@ def place(
     """
     shape = tuple(shape)
     if sharding is None:
-        return jax.block_until_ready(jax.device_put(fill(tuple(slice(0, n) for n in shape))))
+        out = jax.block_until_ready(jax.device_put(fill(tuple(slice(0, n) for n in shape))))
+        gc.collect(0)
+        return out
     groups: dict[tuple[tuple[int, int], ...], list[Any]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         bounds = tuple(s.indices(n)[:2] for s, n in zip(index or (), shape, strict=True))
@@ -69,5 +72,7 @@ def place(
     for bounds, devices in groups.items():
         host = fill(tuple(slice(*b) for b in bounds))
         shards += jax.block_until_ready([jax.device_put(host, device) for device in devices])
-        del host  # before the next shard is read
+        # The transfer keeps the host's copy until JAX hears of a collection of garbage.
+        del host
+        gc.collect(0)
     return jax.make_array_from_single_device_arrays(shape, sharding, shards)

@@ -68,9 +68,21 @@ def test_reading_stops_early_and_pools_inside(pairs, sentences):
             np.testing.assert_allclose(np.asarray(pooled[site][i]), best, atol=atol, err_msg=site)
 
 
-@pytest.mark.parametrize("name", ["tiny_llama", "tiny_gemma3"])
-def test_bfloat16_stays_near_float32(pairs, sentences, name):
-    pair = pairs(name)
+def test_scaled_rope_beyond_the_first_context(pairs, sentences):
+    # Llama 3.1's rule tells the frequencies apart; linear scaling divides them all.
+    for name, original in (("tiny_llama", 32), ("llama", 16), ("tiny_gemma3", 64)):
+        pair = pairs(name)
+        ids = pair.ours.tokenizer.encode_batch([" ".join(sentences)])[0]
+        assert len(ids) > original
+        expected, _ = pair.theirs.run(ids)
+        tokens = np.array([ids], np.int32)
+        logits, _ = pair.ours(tokens, np.ones(tokens.shape, bool))
+        atol = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(np.asarray(logits[0]), expected, atol=atol, err_msg=name)
+
+
+def test_bfloat16_stays_near_float32(family_pair, sentences):
+    pair = family_pair
     low = load_model(pair.folder, dtype="bfloat16")
     assert low.fingerprint != pair.ours.fingerprint
     ids = low.tokenizer.encode_batch([sentences[2]])[0]
@@ -82,6 +94,22 @@ def test_bfloat16_stays_near_float32(pairs, sentences, name):
     for got, exact in ((logits, expected), (acts[site].astype(jnp.float32), seen[site])):
         error = np.linalg.norm(np.asarray(got[0]) - exact) / np.linalg.norm(exact)
         assert 1e-4 < error < 0.08
+
+
+def test_one_executable_for_each_bucket(pairs, sentences):
+    from atlas_jax.activations.batches import bucket
+    from atlas_jax.models import language_model
+
+    model = pairs("tiny_llama").ours
+    rows = model.tokenizer.encode_batch([*sentences, "Two dogs", "The"])
+    sites = ["blocks.1.mlp.hook_post", "blocks.0.hook_resid_pre"]
+    lengths = {bucket(len(row)) for row in rows}
+    assert 1 < len(lengths) < len({len(row) for row in rows})
+    before = language_model._read._cache_size()
+    for row in rows:
+        tokens, mask = model.tokenizer.pad([row], bucket(len(row)))
+        model.read(tokens, mask, sites, POOLS["max"])
+    assert language_model._read._cache_size() == before + len(lengths)
 
 
 def test_fingerprint_names_the_weights(pairs):
