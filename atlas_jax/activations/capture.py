@@ -18,7 +18,8 @@ from atlas_jax.errors import InputError
 from atlas_jax.progress import Bar
 
 _SHARD_BYTES = 64 * 2**20
-_SHARDS = 16
+_LEAST_ROWS = 1024
+_SHARDS = 64
 
 
 class Encoder(Protocol):
@@ -85,7 +86,7 @@ def capture(
         pool: `max`, `mean`, `absmax` or `last`.
         batch_tokens: positions of a batch.
         max_tokens: longer texts are cut; the store's meta counts them.
-        rows_per_shard: rows written together; default: at most 64 MB, at least 16 shards.
+        rows_per_shard: rows planned and written together; default: 1,024, more of a large corpus.
         progress: label of the progress bar.
 
     Raises:
@@ -164,10 +165,13 @@ def _store(buffers: dict[str, np.ndarray], batch: Batch, acts: dict[str, Array])
 
 
 def _shard_rows(n: int, width: int) -> int:
-    """A power of two: at most 64 MB of float32, and about 16 shards of a small corpus."""
-    most = max(64, _SHARD_BYTES // (4 * width))
-    wanted = min(most, max(64, -(-n // _SHARDS)))
-    return 1 << (wanted.bit_length() - 1)
+    """A power of two: at most 64 MB of float32, else 1,024 rows or a 64th of the corpus.
+
+    Batches are planned within a shard: in one of few rows, texts of unlike length would have to
+    share a batch.
+    """
+    wanted = min(_SHARD_BYTES // (4 * width), max(_LEAST_ROWS, n // _SHARDS))
+    return 1 << (max(wanted, 64).bit_length() - 1)
 
 
 def _shape(batch: int, length: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:

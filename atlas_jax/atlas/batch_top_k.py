@@ -53,7 +53,7 @@ class Recipe:
     cap: int = 64
     batch: int = 2048
     epochs: float = 3.0
-    rate: float = 1e-3
+    rate: float = 2.5e-3
     warmup: float = 0.03
     decay: float = 0.4
     aux_weight: float = 1 / 32
@@ -67,7 +67,7 @@ class Recipe:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Weights:
-    """The autoencoder of standardised activations; encoder and decoder both have a row per feature."""
+    """The autoencoder of standardised activations; a feature is a row of encoder and decoder."""
 
     encoder: Float[Array, "F d"]
     b_enc: Float[Array, " F"]
@@ -127,7 +127,7 @@ def unit(rows: Float[Array, "n d"]) -> Float[Array, "n d"]:
 def choose(
     weights: Weights, x: Float[Array, "n d"], k: int, cap: int
 ) -> tuple[Float[Array, "n cap"], Int[Array, "n cap"], Float[Array, ""]]:
-    """Values and indices of the chosen features (value 0: not chosen), and the smallest chosen value."""
+    """Values (0: not chosen) and indices of the chosen features, and the smallest chosen value."""
     z = matmul(x, lax.optimization_barrier(weights.encoder.T)) + weights.b_enc[None]
     values, indices = lax.top_k(jax.nn.relu(z), cap)
     flat = jnp.sort(values.reshape(-1))
@@ -228,8 +228,10 @@ def update(
     grads = Weights(
         grads.encoder, grads.b_enc, grads.decoder - along * weights.decoder, grads.b_dec
     )
-    steps_of, moments = optimizer(recipe, steps).update(grads, state.optimizer)  # type: ignore
-    moved: Weights = optax.apply_updates(weights, steps_of)  # type: ignore[assignment]
+    # optax mixes its integer step count with floats.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        change, moments = optimizer(recipe, steps).update(grads, state.optimizer)  # type: ignore
+        moved: Weights = optax.apply_updates(weights, change)  # type: ignore[assignment]
     weights = Weights(moved.encoder, moved.b_enc, unit(moved.decoder), moved.b_dec)
     fired: Bool[Array, " F"] = (
         jnp.zeros(state.silent.shape, bool).at[indices.reshape(-1)].max(values.reshape(-1) > 0)

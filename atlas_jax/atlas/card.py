@@ -102,7 +102,7 @@ def splice(
     max_norm: float,
     batch: int = 8,
 ) -> dict[str, float]:
-    """Cross-entropies with the site clean, reconstructed, averaged away and zeroed (nats per token)."""
+    """Cross-entropies (nats per token): site clean, reconstructed, averaged away and zeroed."""
     parse_site(site, model.arch)
     sums = np.zeros(4)
     for start in track(range(0, len(tokens), batch), "splicing the atlas in"):
@@ -142,7 +142,7 @@ def _cross_entropies(
     site: str,
     weight: Float[Array, " b"],
     max_norm: float | Float[Array, ""],
-) -> Float[Array, "4"]:
+) -> Float[Array, 4]:
     decoder: Decoder = nnx.merge(graph, state)
     mask = jnp.ones(tokens.shape, bool)
     where = parse_site(site, decoder.arch)

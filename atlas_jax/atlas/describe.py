@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from atlas_jax.atlas.atlas import DEAD
-from atlas_jax.atlas.embed import SentenceEmbedder
+from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.examples import Activity, ContextReader, find_activity
 from atlas_jax.atlas.formats.saelens import load_saelens
 from atlas_jax.atlas.labels import Labels
@@ -30,7 +30,8 @@ from atlas_jax.progress import track
 
 TOP_CONTEXTS = 30
 _BEFORE, _AFTER = 14, 5
-_TOPIC_COSINE, _TOPIC_COSINE_OF_ONE_WORD = 0.42, 0.6
+_TOPIC_COSINE, _TOPIC_COSINE_OF_ONE_WORD, _WORD_COSINE = 0.46, 0.65, 0.36
+_LONGEST = 24
 _BACKGROUND_CONTEXTS = 8000
 
 
@@ -59,7 +60,7 @@ def label_atlas(
     folder: str | os.PathLike[str],
     acts: TokenActivations,
     model: LanguageModel,
-    embedder: SentenceEmbedder | None = None,
+    embedder: Embedder | None = None,
     contexts: int | None = None,
 ) -> Labels:
     """Describes every feature of a saved atlas and writes `labels.jsonl` into its folder.
@@ -90,7 +91,7 @@ def vocabulary(model: LanguageModel) -> list[str]:
 
 
 def describe_features(
-    activity: Activity, reader: ContextReader, embedder: SentenceEmbedder | None = None
+    activity: Activity, reader: ContextReader, embedder: Embedder | None = None
 ) -> Labels:
     """Puts every feature into words: what it falls on, and what the texts around are about."""
     n_features = len(activity.starts) - 1
@@ -98,6 +99,7 @@ def describe_features(
     cores: dict[int, str] = {}
     topics: dict[int, list[str]] = {}
     gists: dict[int, str] = {}
+    lists: dict[int, list[str]] = {}
     for feature in track(range(n_features), "describing features"):
         found = examples(activity, reader, feature)
         if not found:
@@ -105,7 +107,8 @@ def describe_features(
         words = distinctive_words(found, background)
         cores[feature] = common_token(found)
         topics[feature] = words
-        gists[feature] = ", ".join(gist(found, words))
+        gists[feature] = ", ".join(gist(found))
+        lists[feature] = fallen_on(found)
     names = name_topics(gists, embedder) if embedder else {}
     pairs: list[tuple[int, str]] = []
     for feature in range(n_features):
@@ -119,7 +122,18 @@ def describe_features(
         pairs.append((feature, f"{name}: {core}" if name else core))
         if about:
             pairs.append((feature, about))
+        if len(lists[feature]) > 2:
+            pairs.append((feature, f"active on {', '.join(lists[feature])}"))
     return Labels.of(pairs)
+
+
+def fallen_on(found: Sequence[Example]) -> list[str]:
+    """Up to ten content words that a feature is active on, heaviest first, one of each stem."""
+    stems: dict[str, str] = {}
+    for word in _tokens(found):
+        if word[0].isalpha() and len(word) > 2 and word.lower() not in STOPWORDS:
+            stems.setdefault(word.lower().removesuffix("s")[:6], word)
+    return list(stems.values())[:10]
 
 
 def examples(activity: Activity, reader: ContextReader, feature: int) -> list[Example]:
@@ -142,6 +156,7 @@ def examples(activity: Activity, reader: ContextReader, feature: int) -> list[Ex
         centre = max(word, before, 0)
         near = text.words[max(0, centre - _BEFORE) : centre + _AFTER + 1]
         name = text.words[word] if word >= 0 else text.pieces[token]
+        name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
         found.append(
             Example(
                 name,
@@ -155,8 +170,8 @@ def examples(activity: Activity, reader: ContextReader, feature: int) -> list[Ex
     return found
 
 
-def gist(found: Sequence[Example], words: Sequence[str]) -> list[str]:
-    """The content words that stand for a feature; none where it falls on signs or function words."""
+def gist(found: Sequence[Example]) -> list[str]:
+    """Active content words, most weight first; none on signs or function words."""
     tokens = _tokens(found)
     active = [
         word
@@ -166,7 +181,7 @@ def gist(found: Sequence[Example], words: Sequence[str]) -> list[str]:
     carried = sum(tokens[word] for word in active)
     if carried < 0.35 * sum(example.weight for example in found):
         return []
-    return list(dict.fromkeys([*(w.lower() for w in active[:4]), *words[:4]]))
+    return [word.lower() for word in active[:4]]
 
 
 def document_shares(reader: ContextReader, contexts: int) -> dict[str, float]:
@@ -325,9 +340,11 @@ def _shape(share: dict[str, float]) -> str:
     mass = stems[stem]
     family = [w for w in words if w.lower().startswith(stem)]
     if mass >= 0.6 * weight and len(family) > 1:
-        return f'words that begin with "{os.path.commonprefix([w.lower() for w in family])}": ' + (
-            ", ".join(family[:4])
-        )
+        while all(w.lower().startswith(family[0].lower()[: len(stem) + 1]) for w in family):
+            if len(stem) == len(family[0]):
+                break
+            stem = family[0].lower()[: len(stem) + 1]
+        return f'words that begin with "{stem}": {", ".join(family[:4])}'
     for suffix in SUFFIXES:
         if sum(share[w] for w in words if w.lower().endswith(suffix)) >= 0.75 * weight:
             return f'words that end in "-{suffix}": {listed}'
@@ -337,16 +354,25 @@ def _shape(share: dict[str, float]) -> str:
     return ""
 
 
-def name_topics(gists: dict[int, str], embedder: SentenceEmbedder) -> dict[int, str]:
-    """The nearest of a list of topics for each feature that is near enough to one."""
+def name_topics(gists: dict[int, str], embedder: Embedder) -> dict[int, str]:
+    """The nearest of a list of topics, for each feature that is near enough to one.
+
+    The words together must be near the topic, and so must each of them, on average: a stray match
+    of one word names nothing.
+    """
     named = {feature: gist for feature, gist in gists.items() if gist}
     if not named:
         return {}
-    cosines = embedder.embed(list(named.values())) @ embedder.embed(TOPICS).T
-    best = cosines.argmax(1)
-    return {
-        feature: TOPICS[best[i]]
-        for i, feature in enumerate(named)
-        if cosines[i, best[i]]
-        >= (_TOPIC_COSINE if "," in named[feature] else _TOPIC_COSINE_OF_ONE_WORD)
-    }
+    topics = embedder.embed(TOPICS).T
+    words = sorted({word for gist in named.values() for word in gist.split(", ")})
+    place = {word: i for i, word in enumerate(words)}
+    alone = embedder.embed(words) @ topics
+    together = embedder.embed(list(named.values())) @ topics
+    found = {}
+    for row, (feature, gist) in enumerate(named.items()):
+        mine = [place[word] for word in gist.split(", ")]
+        best = int(together[row].argmax())
+        least = _TOPIC_COSINE if len(mine) > 1 else _TOPIC_COSINE_OF_ONE_WORD
+        if together[row, best] >= least and alone[mine, best].mean() >= _WORD_COSINE:
+            found[feature] = TOPICS[best]
+    return found

@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from atlas_jax.atlas.embed import SentenceEmbedder
+from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.labels import Labels
 
 
 def description_vectors(
-    labels: Labels, embedder: SentenceEmbedder
+    labels: Labels, embedder: Embedder
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]:
     """The feature and the unit vector of every description, those of dead features left out."""
     from atlas_jax.assets import cache_folder
@@ -24,6 +24,8 @@ def description_vectors(
     pairs = [(feature, text) for feature, text in labels.pairs() if text != DEAD]
     features = np.array([feature for feature, _ in pairs], np.int64)
     texts = [text for _, text in pairs]
+    if not texts:
+        return features, np.zeros((0, embedder.width), np.float32)
     name = hashlib.sha256("\n".join([embedder.fingerprint, *texts]).encode()).hexdigest()
     path = cache_folder() / "descriptions" / f"{name[:32]}.safetensors"
     if path.exists():

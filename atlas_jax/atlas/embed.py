@@ -1,4 +1,4 @@
-"""Sentence embeddings: all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), a small BERT.
+"""Sentence embeddings: all-MiniLM-L6-v2 (Wang et al. 2020; Reimers and Gurevych 2019), a BERT.
 
     h_0 = LN(word + position + type),  h = LN(h + attention(h)),  h = LN(h + gelu(h W_1) W_2)
     e = mean of h over the text's tokens, divided by its length
@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ _LAYER = {
 _EMBEDDINGS = ("word_embeddings", "position_embeddings", "token_type_embeddings")
 
 
-def _norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+def _norm(x: Array, scale: tuple[Array, Array], eps: float) -> Array:
+    weight, bias = scale
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     unit = centred * lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
     return unit * weight[None, None] + bias[None, None]
@@ -60,7 +61,7 @@ def bert(
     """Hidden states of the last layer; padding is on the right."""
     x = weights["word_embeddings"][tokens] + weights["token_type_embeddings"][:1][None]
     x = x + weights["position_embeddings"][: tokens.shape[1]][None]
-    x = _norm(x, *weights["norm"], eps)
+    x = _norm(x, weights["norm"], eps)
     split = (*tokens.shape, heads, x.shape[-1] // heads)
     hidden = ~mask[:, None, None, :]
 
@@ -74,9 +75,9 @@ def bert(
         scores = scores / jnp.sqrt(jnp.float32(split[-1]))
         scores = jax.nn.softmax(jnp.where(hidden, -1e30, scores), axis=-1)
         mixed = jnp.einsum("bhts,bshe->bthe", scores, v, precision=lax.Precision.HIGHEST)
-        x = _norm(x + dense(mixed.reshape(x.shape), "o", layer), *layer["norm_attn"], eps)
+        x = _norm(x + dense(mixed.reshape(x.shape), "o", layer), layer["norm_attn"], eps)
         inner = jax.nn.gelu(dense(x, "up", layer), approximate=False)
-        return _norm(x + dense(inner, "down", layer), *layer["norm_mlp"], eps), None
+        return _norm(x + dense(inner, "down", layer), layer["norm_mlp"], eps), None
 
     return lax.scan(block, x, weights["layers"])[0]
 
@@ -86,6 +87,16 @@ def mean_pool(h: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array
     weight = mask.astype(h.dtype)[:, :, None]
     mean = jnp.sum(h * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1.0)
     return mean / jnp.maximum(jnp.linalg.norm(mean, axis=-1, keepdims=True), 1e-12)
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What turns texts into unit vectors; `fingerprint` names the exact weights."""
+
+    width: int
+    fingerprint: str
+
+    def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]: ...
 
 
 class SentenceEmbedder:
@@ -129,6 +140,7 @@ class SentenceEmbedder:
         with Bar("embedding texts", len(rows)) as bar:
             while order:
                 length = next(b for b in _BUCKETS if b >= len(rows[order[0]]))
+                length = min(length, self.max_tokens)
                 size = max(1, _BATCH_TOKENS // length)
                 batch = [i for i in order[:size] if len(rows[i]) <= length]
                 order = order[len(batch) :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import jax
@@ -105,7 +104,7 @@ class ContextReader:
         tokens: (contexts, length).
     """
 
-    pieces: Sequence[str]
+    pieces: list[str]
     tokens: Int[np.ndarray, "contexts length"]
     _known: dict[int, Context] = field(default_factory=dict)
 

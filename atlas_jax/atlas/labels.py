@@ -142,12 +142,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
                 for row in reader:
                     yield reader.line_num, row
             return
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8")
-            if kind == ".jsonl.gz"
-            else path.open(encoding="utf-8")
-        )
-        with opened as file:
+        opener = gzip.open if kind == ".jsonl.gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:

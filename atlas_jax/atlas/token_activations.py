@@ -19,8 +19,11 @@ from atlas_jax.progress import Bar
 class Reader(Protocol):
     """What is asked of a model here (`LanguageModel` has it)."""
 
-    fingerprint: str
-    tokenizer: "Encoder"
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def tokenizer(self) -> Encoder: ...
 
     def width(self, site: str) -> int: ...
 
@@ -32,7 +35,8 @@ class Reader(Protocol):
 class Encoder(Protocol):
     """The tokenizer's one method that is needed."""
 
-    bos_id: int | None
+    @property
+    def bos_id(self) -> int | None: ...
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
@@ -54,7 +58,7 @@ class TokenActivations:
 def cut_contexts(
     encoder: Encoder, texts: Iterable[str], n_tokens: int, length: int, seed: int
 ) -> Int32[np.ndarray, "contexts length"]:
-    """Joins shuffled texts, cuts them into contexts of equal length and keeps enough for `n_tokens`.
+    """Joins shuffled texts, cuts them into equal contexts and keeps enough for `n_tokens`.
 
     Short texts share a context, separated by a blank line, so that none is lost.
 

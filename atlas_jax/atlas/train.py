@@ -1,9 +1,9 @@
 """Training an atlas: a sparse autoencoder of recorded token activations, on any machine.
 
-Attention sinks are left out (see `sinks`). Activations are standardised: each dimension's mean is removed and one scale makes E|x|^2 = d (or,
-with `per_dimension`, each dimension gets variance 1). After training, the standardisation is folded
-into the weights and decoder rows are scaled to length one, so the saved autoencoder reads raw
-activations:
+Attention sinks are left out (see `sinks`). Activations are standardised: each dimension's mean is
+removed and one scale makes E|x|^2 = d (or, with `per_dimension`, each dimension gets variance 1).
+After training, the standardisation is folded into the weights and decoder rows are scaled to length
+one, so the saved autoencoder reads raw activations:
 
     f = JumpReLU_theta(x W_enc + b_enc),  x_hat = f W_dec + b_dec
 

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 STOPWORDS = frozenset(
-    ["a", "about", "above", "after", "again", "against", "all", "also", "although", "always", "am", "among", "an", "and", "another", "any", "are", "as", "at", "away", "back", "be", "became", "because", "become", "been", "before", "being", "below", "between", "both", "but", "by", "came", "can", "cannot", "come", "could", "did", "do", "does", "doing", "done", "down", "during", "each", "either", "else", "even", "ever", "every", "few", "first", "for", "from", "further", "gave", "get", "give", "go", "got", "had", "has", "have", "having", "he", "her", "here", "hers", "herself", "him", "himself", "his", "how", "however", "i", "if", "in", "into", "is", "it", "its", "itself", "just", "know", "last", "least", "less", "let", "like", "made", "make", "many", "may", "me", "might", "more", "most", "much", "must", "my", "myself", "near", "neither", "never", "next", "no", "nor", "not", "now", "of", "off", "often", "on", "once", "one", "only", "or", "other", "others", "our", "ours", "ourselves", "out", "over", "own", "per", "put", "quite", "rather", "s", "said", "same", "say", "see", "shall", "she", "should", "since", "so", "some", "still", "such", "t", "take", "than", "that", "the", "their", "theirs", "them", "themselves", "then", "there", "therefore", "these", "they", "this", "those", "though", "through", "thus", "to", "together", "too", "two", "under", "until", "up", "upon", "us", "use", "used", "uses", "using", "very", "was", "way", "we", "well", "went", "were", "what", "when", "where", "whether", "which", "while", "who", "whom", "whose", "why", "will", "with", "within", "without", "would", "yet", "you", "your", "yours", "yourself", "don't", "doesn't", "didn't", "isn't", "it's", "i'm", "can't", "won't", "that's", "there's", "ll", "ve", "re", "d", "m"]
+    """
+    a about above after again against all also although always am among an and another any are
+    as at away back be became because become been before being below between both but by came
+    can cannot come could did do does doing done down during each either else even ever every
+    few first for from further gave get give go got had has have having he her here hers
+    herself him himself his how however i if in into is it its itself just know last least
+    less let like made make many may me might more most much must my myself near neither never
+    next no nor not now of off often on once one only or other others our ours ourselves out
+    over own per put quite rather s said same say see shall she should since so some still
+    such t take than that the their theirs them themselves then there therefore these they
+    this those though through thus to together too two under until up upon us use used uses
+    using very was way we well went were what when where whether which while who whom whose
+    why will with within without would yet you your yours yourself don't doesn't didn't isn't
+    it's i'm can't won't that's there's ll ve re d m
+    """.split()
 )
 
 CLASSES: dict[str, frozenset[str]] = {
@@ -26,8 +40,8 @@ CLASSES: dict[str, frozenset[str]] = {
         "won't cannot wouldn't couldn't aren't",
         "question words": "who what when where why how which whom whose",
         "colours": "red blue green yellow black white brown grey gray orange purple pink",
-        "family": "father mother son daughter brother sister wife husband uncle aunt cousin parents "
-        "family child children grandfather grandmother",
+        "family": "father mother son daughter brother sister wife husband uncle aunt cousin "
+        "parents family child children grandfather grandmother",
         "forms of be": "is are was were be been being am",
         "forms of have": "has have had having",
         "compass directions": "north south east west northern southern eastern western northeast "
@@ -74,19 +88,24 @@ SIGNS = {
 }
 
 SUFFIXES = tuple(
-    ["ation", "tion", "sion", "ness", "ment", "ship", "ing", "ism", "ist", "ity", "ful", "less", "able", "ible", "ous", "ive", "ize", "ise", "ically", "ly", "ed", "est", "ian", "ology", "graphy", "ical", "ance", "ence", "hood", "ward"]
+    """
+    ation tion sion ness ment ship ing ism ist ity ful less able ible ous ive ize ise ically
+    ly ed est ian ology graphy ical ance ence hood ward
+    """.split()
 )
 PREFIXES = tuple(
-    ["anti", "inter", "trans", "under", "over", "counter", "micro", "multi", "post", "pre", "non", "dis", "mis", "un", "re"]
+    """
+    anti inter trans under over counter micro multi post pre non dis mis un re
+    """.split()
 )
 
 TOPICS = tuple(
     " ".join(part.split())
     for part in """
-    war and battles, armies and soldiers, weapons, ships and the navy, aircraft and flying,
-    peace and treaties, government, elections and voting, Congress and legislation,
-    presidents and leaders, kings and royalty, law and courts, crime and punishment, police, prison,
-    taxes, money, budgets and public spending, banks and finance, trade and commerce, prices and
+    war and battles, armies and soldiers, weapons, ships and the navy, aircraft and flying, peace
+    and treaties, government, elections and voting, Congress and legislation, presidents and
+    leaders, kings and royalty, law and courts, crime and punishment, police, prison, taxes,
+    money, budgets and public spending, banks and finance, trade and commerce, prices and
     inflation, business and companies, industry and factories, jobs and employment, labour unions,
     agriculture and farming, food and eating, drinks and alcohol, cooking, dogs, cats, horses,
     animals, birds, fish and the sea, insects, plants and trees, biology and evolution, genetics,
@@ -100,26 +119,27 @@ TOPICS = tuple(
     pollution, cities and towns, buildings and architecture, houses and homes, countries and
     nations, maps and geography, Europe, Britain, France, Germany, Italy, Spain, Russia and the
     Soviet Union, China, Japan, India, Australia, Africa, Israel and the Middle East, Iraq,
-    Afghanistan, Latin America, Canada, the United States, California, London, New York, ancient
-    Greece, ancient Rome, Egypt, Native Americans, slavery, civil rights, immigration, terrorism,
-    communism, socialism, fascism and Nazis, democracy, freedom and liberty, human rights, foreign
-    policy, the United Nations, diplomacy, revolution, empire and colonies, history, time and dates,
-    years and centuries, religion and God, the Bible, church and clergy, Islam, Judaism, Buddhism,
-    philosophy, ethics and morality, psychology and the mind, emotions, anger, fear, happiness,
-    sadness, hope, truth and lies, wisdom and proverbs, humour and jokes, language and grammar,
-    words and meanings, writing and books, literature and novels, poetry, newspapers and journalism,
-    letters of the alphabet, art and painting, music, songs, film, theatre, television, photography,
-    sport, football, cricket, tennis, Olympic games, chess and games, travel and tourism, clothes,
-    colours, size and quantity, percentages, measurement and units, temperature, speed, increase and
-    growth, decrease and decline, beginning, ending, cause and reason, comparison, contrast,
-    possibility, necessity and obligation, negation, questions, knowledge and belief, speaking and
-    saying, seeing and looking, hearing, thinking, movement, computers, programming, Python code,
+    Afghanistan, Latin America, Canada, the United States, American states, American cities,
+    capital cities of the world, ancient Greece, ancient Rome, Egypt, Native Americans, slavery,
+    civil rights, immigration, terrorism, communism, socialism, fascism and Nazis, democracy,
+    freedom and liberty, human rights, foreign policy, the United Nations, diplomacy, revolution,
+    empire and colonies, history, time and dates, years and centuries, religion and God, the
+    Bible, church and clergy, Islam, Judaism, Buddhism, philosophy, ethics and morality,
+    psychology and the mind, emotions, anger, fear, happiness, sadness, hope, truth and lies,
+    wisdom and proverbs, humour and jokes, language and grammar, words and meanings, writing and
+    books, literature and novels, poetry, newspapers and journalism, letters of the alphabet, art
+    and painting, music, songs, film, theatre, television, photography, sport, football, cricket,
+    tennis, Olympic games, chess and games, travel and tourism, clothes, colours, size and
+    quantity, percentages, measurement and units, temperature, speed, increase and growth,
+    decrease and decline, beginning, ending, cause and reason, comparison, contrast, possibility,
+    necessity and obligation, negation, questions, knowledge and belief, speaking and saying,
+    seeing and looking, hearing, thinking, movement, computers, programming, Python code,
     software, files and folders, strings and text, functions and methods, classes and objects,
     errors and exceptions, network and the internet, cryptography, data and databases, telephones,
     radio, mail, security and defence, the military, veterans, space, shape and geometry, names of
     people, titles and ranks, nationalities, social welfare, poverty, wealth, housing, murder,
     theft, smoking, sleep and dreams, age and youth, work and effort, success and victory, failure
-    and defeat, help and assistance, danger and risk, power and strength, wood, metal, gold, glass,
-    paper, light, sound, day and night, seasons, holidays
+    and defeat, help and assistance, danger and risk, power and strength, wood, metal, gold,
+    glass, paper, light, sound, day and night, seasons, holidays
     """.split(",")
 )

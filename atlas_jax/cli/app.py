@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from atlas_jax.cli import console
 from atlas_jax.cli.atlas import atlas_app
-from atlas_jax.cli.console import Terminal, reports_errors
+from atlas_jax.cli.console import Terminal, reports_errors, show_tracebacks
 from atlas_jax.cli.doctor import doctor
 from atlas_jax.errors import InputError
 
@@ -35,8 +34,7 @@ def settings(
     debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
 ) -> None:
     """Before every command."""
-    if debug:
-        console.DEBUG.append(True)
+    show_tracebacks(debug)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -134,7 +132,7 @@ def _keep_compiled_programs() -> None:
 
     from atlas_jax.assets import cache_folder
 
-    if not jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 

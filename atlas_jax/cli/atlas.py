@@ -33,10 +33,10 @@ def train(
     source: Annotated[
         str, typer.Option(help="Texts: 'packages', a hub data set, a file or a folder.")
     ] = "packages",
-    tokens: Annotated[int, typer.Option(min=1000, help="Tokens to record.")] = 1_600_000,
+    tokens: Annotated[int, typer.Option(min=1000, help="Tokens to record.")] = 1_032_192,
     features: Annotated[int, typer.Option(min=2, help="Width of the autoencoder.")] = 4096,
     k: Annotated[int, typer.Option(min=1, help="Features of a token, on average.")] = 32,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the tokens.")] = 2.0,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the tokens.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of shuffling and initialisation.")] = 0,
     recordings: Recordings = None,
 ) -> None:
@@ -84,9 +84,9 @@ def label(folder: Folder, recordings: Recordings = None) -> None:
         folder, acts, load_model(load_saelens(folder).model_name), SentenceEmbedder()
     )
     terminal = Terminal()
-    for feature in sorted(labels.features)[:10]:
+    for feature in sorted(labels.descriptions)[:10]:
         terminal.line(f"{feature}: {labels[feature][0]}")
-    terminal.line(f"{len(labels.features)} features described in {folder / 'labels.jsonl'}")
+    terminal.line(f"{len(labels)} features described in {folder / 'labels.jsonl'}")
 
 
 @atlas_app.command(epilog="Example: atlas-jax atlas show --search 'the sea and ships'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import Never, ParamSpec, TypeVar
 
 import typer
 from rich import box
@@ -14,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from atlas_jax.errors import InputError
+
+_tracebacks = False
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,6 +53,12 @@ class Terminal:
         self.console.print(table)
 
 
+def show_tracebacks(wanted: bool) -> None:
+    """Lets failures through with their traceback."""
+    global _tracebacks
+    _tracebacks = wanted
+
+
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turns wrong input into one line and exit code 2, an interruption into a hint, and any other
     failure into one line and exit code 1 (with `atlas-jax --debug`, its traceback)."""
@@ -66,7 +74,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
-            if DEBUG:
+            if _tracebacks:
                 raise
             reason = str(error).splitlines()[0] if str(error) else ""
             _fail(
@@ -78,10 +86,6 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-DEBUG: list[bool] = []
-"""Not empty when tracebacks are wanted."""
-
-
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> Never:
     print(f"atlas-jax: {message}", file=sys.stderr)
     raise typer.Exit(code)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from atlas_jax.errors import InputError
 
@@ -35,7 +35,7 @@ class CorpusSource:
 
     source: str = "packages"
     split: str = "test"
-    sequences: int = 6000
+    sequences: int = 3600
     train_fraction: float = 0.75
     seed: int = 0
 
@@ -177,5 +177,5 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InputError(f"Expected {where} to be a list, got {value!r}.")
-    item = kind.__args__[0]
+    item = get_args(kind)[0]
     return tuple(v if item is Any else _value(item, v, where) for v in value)

@@ -277,8 +277,9 @@ def _add_heat(results: list[dict[str, Any]], model: LanguageModel, max_tokens: i
             values = np.array(acts[neuron["site"]][i, : len(row), neuron["feature"]], np.float32)
             values[0] = 0.0
             top = max(float(values.max()), 1e-9)
-            sample["tokens"] = model.tokenizer.tokens(row)
-            sample["heat"] = [round(max(float(v), 0.0) / top, 3) for v in values]
+            first = int(row[0] == model.tokenizer.bos_id)
+            sample["tokens"] = model.tokenizer.tokens(row[first:])
+            sample["heat"] = [round(max(float(v), 0.0) / top, 3) for v in values[first:]]
 
 
 def write_steered(

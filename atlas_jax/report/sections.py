@@ -31,20 +31,14 @@ def summary(result: Result) -> Html | None:
             f"Linear translations between the two were fitted on {number(corpus['train'])} texts "
             f"and tested on {number(corpus.get('eval'))} others. "
         )
-    best = _best(result)
-    if best:
-        site, method, scores = best
-        said.append(
-            join(
-                [
-                    "Of all methods and sites, ",
-                    element("strong", f"{method} at {site}"),
-                    f" ranks the held-out texts best: AUROC {_mean(scores, 'auroc')}, ",
-                    f"average precision {_mean(scores, 'ap')}",
-                    f" where chance gives 0.500 and {number(result['quality'].get('base_rate'))}.",
-                ]
-            )
-        )
+    chances = {"auroc": 0.5, "ap": (result.get("quality") or {}).get("base_rate")}
+    for metric, name in (("auroc", "AUROC"), ("ap", "average precision")):
+        best = _best(result, metric)
+        if best:
+            site, method, scores = best
+            said.append(f"The best {name} on them is that of ")
+            said.append(element("strong", f"{method} at {site}"))
+            said.append(f": {_mean(scores, metric)}, chance being {number(chances[metric])}. ")
     facts = {
         "Subject": subject.get("name"),
         "Its parameters": subject.get("params"),
@@ -138,7 +132,10 @@ def features(result: Result) -> Html | None:
 def learning(result: Result) -> Html | None:
     """How the metrics grow with the number of training texts, at each site."""
     points = result.get("learning_curve") or []
-    names = {name: None for point in points for name in point.get("methods") or {}}
+    layers = (result.get("quality") or {}).get("layers") or {}
+    # Those without a curve are named too: a method has one colour in all figures.
+    names = dict.fromkeys(methods_of(layers))
+    names |= {name: None for point in points for name in point.get("methods") or {}}
     methods = [name for name in _ordered(names, result) if name != _RANDOM]
     parts = []
     for site in dict.fromkeys(point.get("site", "") for point in points):
@@ -196,10 +193,10 @@ def _ordered(names: Mapping[str, None], result: Result) -> list[str]:
     return [m for m in known if m in names] + [m for m in names if m not in known]
 
 
-def _best(result: Result) -> tuple[str, str, Mapping[str, Any]] | None:
+def _best(result: Result, metric: str) -> tuple[str, str, Mapping[str, Any]] | None:
     layers = (result.get("quality") or {}).get("layers") or {}
     found = [(s, m, by[m]) for s, by in layers.items() for m in methods_of(layers) if m in by]
-    return max(found, key=lambda item: _score(item[2], "auroc"), default=None)
+    return max(found, key=lambda item: _score(item[2], metric), default=None)
 
 
 def _score(scores: Mapping[str, Any] | None, metric: str) -> float:
@@ -220,7 +217,12 @@ def _spoken(name: str) -> str:
     known = {
         "fve": "Variance it explains",
         "l0": "Features active per token",
-        "dead": "Features never active",
-        "ce_recovered": "Loss recovered",
+        "dead_share": "Share of features never active",
+        "ce_clean": "Cross-entropy of its model",
+        "ce_spliced": "Cross-entropy when spliced in",
+        "ce_mean_ablated": "Cross-entropy with the mean instead",
+        "ce_zero_ablated": "Cross-entropy with zero instead",
+        "ce_recovered": "Loss recovered, against the mean",
+        "ce_recovered_from_zero": "Loss recovered, against zero",
     }
     return known.get(name, name.replace("_", " ").capitalize())

@@ -1,5 +1,6 @@
 """Descriptions of planted features: each names what was planted."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -92,7 +93,7 @@ def labels():
         (3, ["months", "March", "July"]),
         (4, ["battle", "fighting", "combat"]),
         (5, ["end in", "-ing"]),
-        (6, ["names", "Alice"]),
+        (6, ["names: ", "Churchill"]),
         (7, ["comma", "after"]),
         (8, ["years"]),
         (10, ['"of"', "House of", "Bank of"]),
@@ -127,9 +128,8 @@ def test_activity_finds_what_is_active_and_no_sinks():
     r = np.random.default_rng(0)
     acts = r.normal(size=(5 * 7, 4)).astype(np.float16)
     acts[3] = 1000
-    eye = np.eye(4, dtype=np.float32)
-    sae = SAE(eye, np.zeros(4, np.float32), eye, np.zeros(4, np.float32), np.full(4, 0.5, "f4"),
-              "jumprelu")  # fmt: skip
+    eye, zero = jnp.eye(4), jnp.zeros(4)
+    sae = SAE(eye, zero, eye, zero, jnp.full(4, 0.5), "jumprelu")
     recorded = TokenActivations(acts, np.zeros((5, 8), np.int32))
     activity = find_activity(sae, recorded, 100.0)
     for feature in range(4):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.atlas import train
-from atlas_jax.atlas.batch_top_k import Recipe, choose, gradient, init, reconstruct
+from atlas_jax.atlas.batch_top_k import Recipe, choose, gradient, init, reconstruct, revive
 from atlas_jax.atlas.sae import decode, encode
 from atlas_jax.atlas.token_activations import TokenActivations
 from atlas_jax.errors import InputError
@@ -21,7 +21,7 @@ def planted(contexts: int = 640, length: int = 17, d: int = 32, n: int = 64, see
     dictionary = r.normal(size=(n, d))
     dictionary /= np.linalg.norm(dictionary, axis=1, keepdims=True)
     codes = np.zeros((rows, n))
-    for j in range(3):
+    for _ in range(3):
         codes[np.arange(rows), r.integers(0, n, rows)] += r.uniform(0.5, 2, rows)
     x = 7 * codes @ dictionary + 5 * r.normal(size=d)
     tokens = r.integers(0, 50, (contexts, length)).astype(np.int32)
@@ -37,7 +37,7 @@ def test_gradient_is_that_of_the_dense_loss(data):
     acts, _ = data
     x = jnp.asarray((acts.acts[:64].astype(np.float32) - 1) / 7)
     weights = init(32, RECIPE, 10).weights
-    values, indices, smallest = choose(weights, x, RECIPE.k, RECIPE.cap)
+    values, indices, smallest = choose(weights, x, RECIPE.k, 96)
 
     def dense(w):
         z = jax.nn.relu(x @ w.encoder.T + w.b_enc[None])
@@ -86,27 +86,53 @@ def test_recovers_a_planted_dictionary(data, tmp_path, per_dimension):
     assert sae.threshold is not None and bool((sae.threshold > 0).all())
 
 
-def test_dead_features_come_back(data):
+def test_auxiliary_loss_reaches_silent_features_only(data):
     acts, _ = data
-    rows = train.training_rows(acts, 0)
-    mean, scale = train.statistics(acts.acts[:rows], False)
+    x = jnp.asarray((acts.acts[:64].astype(np.float32) - 1) / 7)
+    recipe = Recipe(**{**vars(RECIPE), "aux_features": 12, "aux_k": 4, "aux_weight": 0.5})
+    weights = init(32, recipe, 10).weights
+    dead = np.array([3, 17, 40, 41, 80, 95])
+    silent = jnp.zeros(96, jnp.int32).at[dead].set(recipe.dead_after + 1)
+    error = jnp.asarray(np.random.default_rng(3).normal(size=x.shape).astype(np.float32))
+    got = revive(weights, x, error, silent, recipe)
+    live = np.setdiff1d(np.arange(96), dead)
+    assert not np.asarray(got.decoder)[live].any() and not np.asarray(got.encoder)[live].any()
+
+    def loss(decoder, b_enc):
+        z = np.asarray(x, np.float64) @ np.asarray(weights.encoder, np.float64)[dead].T
+        z = np.maximum(z + b_enc[dead], 0)
+        z = np.where(z >= np.sort(z, 1)[:, -4, None], z, 0)
+        e = np.asarray(error, np.float64)
+        return 0.5 * ((e - z @ decoder[dead]) ** 2).sum() / (e**2).sum()
+
+    decoder, bias = np.asarray(weights.decoder, np.float64), np.zeros(96)
+    step = np.random.default_rng(4).normal(size=decoder.shape)
+    slope = (loss(decoder + 1e-5 * step, bias) - loss(decoder - 1e-5 * step, bias)) / 2e-5
+    assert slope == pytest.approx(float((np.asarray(got.decoder) * step).sum()), rel=1e-3)
+    push = np.eye(96)[17]
+    slope = (loss(decoder, bias + 1e-6 * push) - loss(decoder, bias - 1e-6 * push)) / 2e-6
+    assert slope == pytest.approx(float(got.b_enc[17]), rel=1e-2, abs=1e-6)
+
+
+def test_auxiliary_loss_revives_features(data):
+    acts, _ = data
+    rows = np.arange(train.training_rows(acts, 0))
+    mean, scale = train.statistics(acts.acts, rows, False)
     dead = {}
-    for weight in (0.0, 1.0):
-        recipe = Recipe(**{**vars(RECIPE), "aux_weight": weight, "n_features": 256})
-        state = init(32, recipe, 200)
-        # A bias this low silences half of the features for good.
-        low = jnp.where(jnp.arange(256) < 128, -3.0, 0.0)
-        weights = train.Weights(
-            state.weights.encoder, low, state.weights.decoder, state.weights.b_dec
-        )
+    for weight in (0.0, 0.5):
+        recipe = Recipe(**{**vars(RECIPE), "aux_weight": weight})
+        state = init(32, recipe, 300)
+        # Fewer features than the data has directions are left alive; the others have to come back.
+        low = jnp.where(jnp.arange(96) < 64, -1.0, 0.0)
+        w = state.weights
+        weights = train.Weights(w.encoder, low, w.decoder, w.b_dec)
         state = train.State(weights, state.optimizer, state.silent, state.step)
         numbers = {}
-        for step in range(200):
-            x = train.standardise(acts.acts[train._rows_of(step, rows, recipe)], mean, scale)
-            state, numbers = train.update(state, x, recipe, 200)
+        for step in range(300):
+            x = train.standardise(acts.acts[train.rows_of(step, rows, recipe)], mean, scale)
+            state, numbers = train.update(state, x, recipe, 300)
         dead[weight] = float(numbers["dead"])
-    assert dead[0.0] > 0.3
-    assert dead[1.0] < dead[0.0] / 2
+    assert dead[0.5] < dead[0.0] / 2
 
 
 def test_resumes_to_the_same_bits(data, tmp_path, monkeypatch):
@@ -136,7 +162,7 @@ def test_resumes_to_the_same_bits(data, tmp_path, monkeypatch):
 
 def test_folding_changes_nothing(data):
     acts, _ = data
-    mean, scale = train.statistics(acts.acts, True)
+    mean, scale = train.statistics(acts.acts, np.arange(len(acts.acts)), True)
     weights = init(32, RECIPE, 10).weights
     raw = acts.acts[:50]
     x = train.standardise(raw, mean, scale)

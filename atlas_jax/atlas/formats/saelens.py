@@ -104,7 +104,9 @@ def save_saelens(
     folder.mkdir(parents=True, exist_ok=True)
     names = ["W_enc", "b_enc", "W_dec", "b_dec"]
     names += ["threshold"] if sae.threshold is not None else []
-    tensors = {name: np.asarray(getattr(sae, name), np.float32) for name in names}
+    tensors: dict[str, np.ndarray] = {
+        name: np.asarray(getattr(sae, name), np.float32) for name in names
+    }
     for name in ("W_enc", "W_dec") if half else ():
         if np.abs(tensors[name]).max() > np.finfo(np.float16).max:
             raise InputError(f"{name} has values beyond float16: save it in float32.")
@@ -126,6 +128,7 @@ def save_saelens(
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     draft = folder / f".{WEIGHTS}.partial"
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, draft)
+    draft.chmod(0o644)  # safetensors makes it readable by its owner alone
     os.replace(draft, folder / WEIGHTS)
     draft = folder / f".{CONFIG}.partial"
     draft.write_text(json.dumps(config, indent=2) + "\n")
