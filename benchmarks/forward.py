@@ -247,7 +247,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--batch", type=int, default=32, help="texts of a batch of transformers")
-    parser.add_argument("--batch-tokens", type=int, default=2048, help="positions of a batch, ours")
+    parser.add_argument("--batch-tokens", type=int, default=1024, help="positions of a batch, ours")
     parser.add_argument("--gpu", action="store_true", help="an 8B shape with random weights")
     parser.add_argument("--layers", type=int, default=0, help="with --gpu: fewer layers")
     parser.add_argument("--width", type=int, default=0, help="with --gpu: a narrower model")

@@ -11,14 +11,15 @@ from atlas_jax.models.arch import AttentionKind, Rope
 # Attributes that say nothing about the numbers a forward pass computes.
 HARMLESS = frozenset(
     """
-    _name_or_path architectures attention_dropout attn_pdrop auto_map bos_token_id
-    cache_implementation chunk_size_feed_forward classifier_dropout decoder_start_token_id dtype
-    embd_pdrop eos_token_id finetuning_task hidden_dropout id2label initializer_range is_decoder
-    is_encoder_decoder is_llama_config keys_to_ignore_at_inference label2id mlp_dropout model_type
-    n_ctx output_attentions output_hidden_states output_past pad_token_id pretraining_tp
-    problem_type resid_pdrop return_dict rope_interleaved summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    task_specific_params tokenizer_class torch_dtype transformers_version unsloth_fixed use_cache
+    _name_or_path _num_labels architectures attention_dropout attention_probs_dropout_prob
+    attn_pdrop auto_map bos_token_id cache_implementation chunk_size_feed_forward
+    classifier_dropout decoder_start_token_id dtype embd_pdrop eos_token_id finetuning_task
+    hidden_dropout hidden_dropout_prob id2label initializer_range is_decoder is_encoder_decoder
+    is_llama_config keys_to_ignore_at_inference label2id mlp_dropout model_type n_ctx
+    output_attentions output_hidden_states output_past pad_token_id pretraining_tp problem_type
+    resid_pdrop return_dict rope_interleaved summary_activation summary_first_dropout
+    summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class
+    torch_dtype transformers.js_config transformers_version unsloth_fixed unsloth_version use_cache
     use_return_dict
     """.split()
 )

@@ -25,6 +25,7 @@ def read_qwen(get: Config, family: str, d_head: int | None = None) -> Arch:
     d_head = int(get("head_dim", d_head or width // heads))
     window = get.optional("sliding_window", 4096) if get("use_sliding_window", False) else None
     get("sliding_window", None)
+    get.must_be("use_mrope", False)
     first = get("max_window_layers", 28)
     default = [
         "sliding_attention" if window is not None and i >= first else "full_attention"
