@@ -113,8 +113,7 @@ def test_links_of_the_documents_lead_somewhere():
 def test_the_documents_name_the_dicts_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     for name, path in {
-        "FAMILIES": "models/arch.py",
-        "NAMES": "models/weights.py",
+        "FAMILIES": "models/families/__init__.py",
         "METHODS": "translate/fit.py",
         "SAE_FORMATS": "atlas/formats/__init__.py",
         "PACKAGE_SOURCES": "corpus/packages.py",
@@ -208,7 +207,8 @@ def test_torch_is_a_matter_of_tests():
     wrong = [
         p.name for p in paths if {"torch", "accelerate"} & {m.split(".")[0] for m in imports(p)}
     ]
-    assert wrong == []
+    # Checkpoints in torch's own format are read by torch, where it is installed.
+    assert wrong == ["torch_file.py"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert not [d for d in project["dependencies"] if re.match(r"torch\b", d)]
 

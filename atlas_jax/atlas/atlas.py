@@ -149,6 +149,7 @@ class Atlas:
         sites = self.sites if sites is None else sites
         for site in sites:
             self.width(site)
+        self.model.fits(mask)
         acts = _read(
             self.model.graph,
             self.model.state,

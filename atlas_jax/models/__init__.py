@@ -1,9 +1,10 @@
 """Language models: one decoder for every family, its weights, its sites, its generation."""
 
-from atlas_jax.models.arch import FAMILIES, Arch, read_arch
+from atlas_jax.models.arch import Arch
+from atlas_jax.models.families import FAMILIES, read_arch
 from atlas_jax.models.generate import generate
 from atlas_jax.models.language_model import LanguageModel, load_model
-from atlas_jax.models.sites import POINTS, Edit, Site, parse_site, site_width
+from atlas_jax.models.sites import POINTS, Edit, Site, parse_site, points_of, site_width
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +16,7 @@ __all__ = [
     "generate",
     "load_model",
     "parse_site",
+    "points_of",
     "read_arch",
     "site_width",
 ]

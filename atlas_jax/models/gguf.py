@@ -138,7 +138,7 @@ def _write_tensors(reader: Any, config: dict[str, Any], folder: Path) -> None:
 
     def flush() -> None:
         file = f"model-{len(set(weight_map.values())):05d}.safetensors"
-        save_file(shard, folder / file)
+        save_file(shard, folder / file, {"format": "pt"})  # transformers asks for it
         weight_map.update(dict.fromkeys(shard, file))
         shard.clear()
 
@@ -158,7 +158,8 @@ def _write_tensors(reader: Any, config: dict[str, Any], folder: Path) -> None:
             flush()
     if shard:
         flush()
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def _hf_name(name: str, table: dict[str, str]) -> str:

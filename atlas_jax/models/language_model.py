@@ -17,26 +17,35 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.errors import InputError
-from atlas_jax.models.arch import Arch, read_arch
+from atlas_jax.models.arch import Arch
+from atlas_jax.models.checkpoint import Checkpoint
 from atlas_jax.models.decoder import Decoder
+from atlas_jax.models.families import read_arch
+from atlas_jax.models.lookup import find_checkpoint
 from atlas_jax.models.sites import Edit, EditStack, Site, parse_site, site_width, stack_edits
 from atlas_jax.models.tokenizer import Tokenizer
-from atlas_jax.models.weights import Checkpoint, load_decoder
+from atlas_jax.models.weights import load_decoder
 
 PoolFunction = Callable[[Array, Array], Array]
+
+
+@partial(jax.jit, static_argnames=("graph",))
+def _embed(graph: Any, state: Any, tokens: Int[Array, "b t"]) -> Float[Array, "b t d"]:
+    decoder: Decoder = nnx.merge(graph, state)
+    return decoder.embed_tokens(tokens)
 
 
 @partial(jax.jit, static_argnames=("graph", "taps"))
 def _forward(
     graph: Any,
     state: Any,
-    tokens: Int[Array, "b t"],
+    inputs: Int[Array, "b t"] | Float[Array, "b t d"],
     mask: Bool[Array, "b t"],
     edits: Mapping[str, EditStack],
     taps: tuple[Site, ...],
 ) -> tuple[Float[Array, "b t v"], dict[Site, Array]]:
     decoder: Decoder = nnx.merge(graph, state)
-    x, acts, _ = decoder(decoder.embed_tokens(tokens), mask, taps=taps, edits=edits)
+    x, acts, _ = decoder(decoder.embedded(inputs), mask, taps=taps, edits=edits)
     return decoder.logits(x), acts
 
 
@@ -108,12 +117,18 @@ class LanguageModel:
         """Number of features of a site."""
         return site_width(parse_site(site, self.arch), self.arch)
 
+    def embed(self, tokens: Int[Array, "b t"] | np.ndarray) -> Float[Array, "b t d"]:
+        """Token embeddings (B, T, d), scaled as the family scales them (Gemma: by sqrt(d))."""
+        return _embed(self.graph, self.state, jnp.asarray(tokens))
+
     def __call__(
         self,
-        tokens: Int[Array, "b t"] | np.ndarray,
+        tokens: Int[Array, "b t"] | np.ndarray | None,
         mask: Bool[Array, "b t"] | np.ndarray,
         taps: Sequence[str] = (),
         edits: Sequence[Edit] | Sequence[Sequence[Edit]] = (),
+        *,
+        inputs_embeds: Float[Array, "b t d"] | np.ndarray | None = None,
     ) -> tuple[Float[Array, "b t v"], dict[str, Array]]:
         """Runs the whole model.
 
@@ -122,16 +137,51 @@ class LanguageModel:
             mask: True at real tokens; padding on either side.
             taps: sites to return.
             edits: edits of every text, or one list of edits for each.
+            inputs_embeds: (B, T, d) in the place of `tokens`, which is then None; what `embed`
+                gives, with rows exchanged as one likes.
 
         Returns:
             Logits (B, T, V) in float32 and {site: (B, T, d)}.
+
+        Raises:
+            InputError: an unknown site, a wrong edit, embeddings of another width, or more tokens
+                than there are learned positions.
         """
+        inputs = self.inputs(tokens, inputs_embeds)
+        self.fits(mask)
         sites = tuple(parse_site(name, self.arch) for name in taps)
-        stacks = stack_edits(each_text(edits, len(tokens)), self.arch)
-        logits, acts = _forward(
-            self.graph, self.state, jnp.asarray(tokens), jnp.asarray(mask), stacks, sites
-        )
+        stacks = stack_edits(each_text(edits, len(inputs)), self.arch)
+        logits, acts = _forward(self.graph, self.state, inputs, jnp.asarray(mask), stacks, sites)
         return logits, {str(site): acts[site] for site in sites}
+
+    def inputs(
+        self,
+        tokens: Int[Array, "b t"] | np.ndarray | None,
+        inputs_embeds: Float[Array, "b t d"] | np.ndarray | None,
+    ) -> Int[Array, "b t"] | Float[Array, "b t d"]:
+        """Whichever of the two is given, checked."""
+        if (tokens is None) == (inputs_embeds is None):
+            raise InputError("Expected either tokens or inputs_embeds, got both or neither.")
+        if inputs_embeds is None:
+            return jnp.asarray(tokens)
+        if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != self.arch.d_model:
+            raise InputError(
+                f"Expected inputs_embeds of shape (B, T, {self.arch.d_model}) for {self.name}, got "
+                f"{tuple(inputs_embeds.shape)}."
+            )
+        return jnp.asarray(inputs_embeds).astype(jax.tree.leaves(self.state)[0].dtype)
+
+    def fits(self, mask: Array | np.ndarray, more: int = 0) -> None:
+        """Refuses texts that, with `more` tokens, exceed a table of learned positions."""
+        limit = self.arch.positions
+        if not limit or mask.shape[1] + more <= limit:
+            return
+        longest = int(np.asarray(mask).sum(axis=1).max()) + more
+        if longest > limit:
+            raise InputError(
+                f"Expected at most {limit} tokens ({self.name} has learned no more positions), got "
+                f"a text of {longest}. Cut it."
+            )
 
     def read(
         self,
@@ -149,6 +199,7 @@ class LanguageModel:
             pool: applied to each (B, T, d) with the mask inside the layer scan, so that the
                 unpooled array is never kept; must be hashable and the same object every time.
         """
+        self.fits(mask)
         wanted = tuple(parse_site(name, self.arch) for name in sites)
         acts = _read(self.graph, self.state, jnp.asarray(tokens), jnp.asarray(mask), wanted, pool)
         return {str(site): acts[site] for site in wanted}
@@ -179,7 +230,7 @@ def load_model(
         reference: an asset's name (`smollm2-135m-instruct`), a local folder in Hugging Face
             layout, a GGUF file, or a hub id (`meta-llama/Llama-3.1-8B`).
         dtype: `float32` or `bfloat16`.
-        mesh: where to place the weights.
+        mesh: where to place the weights; split over its `model` axis.
         revision: of a hub id.
 
     Raises:
@@ -214,66 +265,3 @@ def _stop_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     settings = _read_json(file) if file.exists() else {}
     ids = settings.get("eos_token_id", config.get("eos_token_id"))
     return tuple(ids) if isinstance(ids, list) else (() if ids is None else (ids,))
-
-
-def find_checkpoint(reference: str, revision: str | None = None) -> Path:
-    """The local folder of a model, fetched or converted if need be."""
-    from atlas_jax import assets
-
-    path = Path(reference).expanduser()
-    if reference in assets.ASSETS:
-        path = assets.fetch(reference)
-    if path.is_dir():
-        files = sorted(path.glob("*.gguf"))
-        if not (path / "config.json").exists() and files:
-            path = files[0]
-        elif not (path / "config.json").exists():
-            raise InputError(f"Expected config.json or a .gguf file in {path}, found neither.")
-        else:
-            return path
-    if path.is_file():
-        return _convert(path)
-    return _from_hub(reference, revision)
-
-
-def _convert(path: Path) -> Path:
-    from atlas_jax import assets
-    from atlas_jax.models.gguf import convert_gguf
-
-    stat = path.stat()
-    folder = assets.cache_folder() / "converted" / f"{path.stem}-{stat.st_size}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return convert_gguf(path, folder)
-
-
-def _from_hub(reference: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    from atlas_jax import assets
-
-    known = f"assets: {', '.join(n for n, a in sorted(assets.ASSETS.items()) if a.hub_id)}"
-    try:
-        return Path(
-            snapshot_download(
-                reference,
-                revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"],
-            )
-        )
-    except HFValidationError:
-        raise InputError(
-            f"Expected a model (a folder, a GGUF file, a hub id, or one of the {known}), got "
-            f"'{reference}'."
-        ) from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", "?")
-        raise InputError(
-            f"The hub did not give '{reference}' (HTTP {status}): check the name, and log in if "
-            "it is gated."
-        ) from None
-    except Exception as error:
-        raise InputError(
-            f"'{reference}' is no local model, and the hub cannot be reached "
-            f"({type(error).__name__}). Connect, give a folder, or use one of the {known}."
-        ) from None

@@ -25,10 +25,12 @@ POINTS = (
 )
 """The points of a block, in the order in which a forward pass reaches them.
 
-`mlp.hook_post` is what enters the down projection (for gated MLPs: after the gate product).
-`hook_attn_out` and `hook_mlp_out` are what is added to the residual stream (for Gemma 3: after the
-post-norm). `attn.hook_z` holds the heads side by side, (B, T, n_heads * d_head).
-`blocks.N.hook_resid_post` is `hidden_states[N + 1]` of transformers.
+`mlp.hook_post` is what enters the down projection: after the gate product, or after the activation
+where there is no gate. `hook_attn_out` and `hook_mlp_out` are what is added to the residual stream
+(after the post-norm of Gemma 2, Gemma 3 and OLMo 2). `attn.hook_z` holds the heads side by side,
+(B, T, n_heads * d_head): `acts.reshape(B, T, n_heads, d_head)` is TransformerLens' array.
+`hook_resid_mid` lies between attention and MLP, and is not there where they run side by side
+(GPT-NeoX). `blocks.N.hook_resid_post` is `hidden_states[N + 1]` of transformers.
 """
 
 _SITE = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -45,6 +47,11 @@ class Site:
         return f"blocks.{self.layer}.{self.point}"
 
 
+def points_of(arch: Arch) -> tuple[str, ...]:
+    """The points that a model's blocks have."""
+    return tuple(p for p in POINTS if not (arch.parallel and p == "hook_resid_mid"))
+
+
 def parse_site(name: str, arch: Arch) -> Site:
     """Reads a site's name and checks that the model has it.
 
@@ -52,10 +59,11 @@ def parse_site(name: str, arch: Arch) -> Site:
         InputError: naming the valid points, or the valid range of layers.
     """
     match = _SITE.fullmatch(name)
-    if not match or match[2] not in POINTS:
+    points = points_of(arch)
+    if not match or match[2] not in points:
         raise InputError(
             f"Expected a site like 'blocks.{arch.n_layers // 2}.mlp.hook_post' "
-            f"(points: {', '.join(POINTS)}), got '{name}'."
+            f"(points of {arch.family}: {', '.join(points)}), got '{name}'."
         )
     layer = int(match[1])
     if layer >= arch.n_layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,31 @@ class Tokenizer:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, with BOS where the model has one."""
         return self.inner(list(texts))["input_ids"]
+
+    def chat(self, messages: Sequence[Mapping[str, str]], reply: bool = True) -> list[int]:
+        """Token ids of a conversation, by the template that comes with the tokenizer.
+
+        Args:
+            messages: turns, each with `role` (`system`, `user` or `assistant`) and `content`.
+            reply: end with what opens the assistant's next turn.
+
+        Raises:
+            InputError: the tokenizer has no chat template, or its template refuses the messages.
+        """
+        if not self.inner.chat_template:
+            raise InputError(
+                "Expected a tokenizer with a chat template, this one has none. Is this a base "
+                "model? Pass plain text instead."
+            )
+        try:
+            text = self.inner.apply_chat_template(
+                [dict(message) for message in messages], tokenize=False, add_generation_prompt=reply
+            )
+        except Exception as error:  # templates raise what they like
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"The chat template refuses these messages: {reason}") from None
+        # The template writes the special tokens itself.
+        return self.inner(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: list[int] | np.ndarray) -> str:
         """The text of some token ids, without special tokens."""

@@ -1,162 +1,140 @@
-"""Weights: a checkpoint folder's tensors, put into a decoder by one name table for each family."""
+"""Weights: a checkpoint's tensors, put into a decoder by the name table of its family."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import jax
-import ml_dtypes  # noqa: F401  (gives numpy the bfloat16 that safetensors returns)
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from safetensors import SafetensorError, safe_open
+from jax.sharding import Mesh
 
 from atlas_jax.errors import InputError
 from atlas_jax.models.arch import Arch
+from atlas_jax.models.checkpoint import Checkpoint, Index
 from atlas_jax.models.decoder import Decoder
+from atlas_jax.models.families import FAMILIES
+from atlas_jax.models.names import Entry, Part, tensor_name
+from atlas_jax.models.placement import place, placement
 from atlas_jax.progress import track
-
-_SHARED = {
-    "embed": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "head.kernel": "lm_head.weight",
-    "blocks.attn.q.kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "blocks.attn.k.kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "blocks.attn.v.kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "blocks.attn.o.kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "blocks.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "blocks.up.kernel": "model.layers.{}.mlp.up_proj.weight",
-    "blocks.down.kernel": "model.layers.{}.mlp.down_proj.weight",
-    "blocks.norm_attn.weight": "model.layers.{}.input_layernorm.weight",
-}
-
-NAMES: dict[str, dict[str, str]] = {
-    "llama": _SHARED
-    | {"blocks.norm_mlp.weight": "model.layers.{}.post_attention_layernorm.weight"},
-    "gemma3_text": _SHARED
-    | {
-        "blocks.attn.q_norm.weight": "model.layers.{}.self_attn.q_norm.weight",
-        "blocks.attn.k_norm.weight": "model.layers.{}.self_attn.k_norm.weight",
-        "blocks.post_attn.weight": "model.layers.{}.post_attention_layernorm.weight",
-        "blocks.norm_mlp.weight": "model.layers.{}.pre_feedforward_layernorm.weight",
-        "blocks.post_mlp.weight": "model.layers.{}.post_feedforward_layernorm.weight",
-    },
-}
-"""Decoder parameter -> tensor of the checkpoint (`{}`: the layer); kernels are transposed there."""
-
-
-class Checkpoint:
-    """The tensors of a folder with one or many safetensors files, read one at a time.
-
-    Raises:
-        InputError: no safetensors files, or one that is damaged.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        index = folder / "model.safetensors.index.json"
-        if index.exists():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            self.files = [folder / name for name in names]
-        else:
-            self.files = sorted(folder.glob("*.safetensors"))
-        if not self.files:
-            raise InputError(f"Expected *.safetensors files in {folder}, found none.")
-        self.where: dict[str, Any] = {}
-        for file in self.files:
-            try:
-                handle = safe_open(file, framework="np")
-            except FileNotFoundError:
-                raise InputError(
-                    f"Expected {file.name} in {folder}, as its index says; it is missing. "
-                    "Download the checkpoint again."
-                ) from None
-            except SafetensorError as error:
-                raise InputError(
-                    f"{file} is damaged ({error}). Delete it and download it again."
-                ) from None
-            self.where |= {name: handle for name in handle.keys()}  # noqa: SIM118
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.where[name].get_tensor(name)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
-        return tuple(self.where[name].get_slice(name).get_shape())
-
-    def fingerprint(self) -> str:
-        """A sha256 that names these weights: headers, sizes and 64 blocks spread over each file."""
-        digest = hashlib.sha256()
-        for file in self.files:
-            size = file.stat().st_size
-            digest.update(f"{file.name}:{size}".encode())
-            with file.open("rb") as stream:
-                header = stream.read(8)
-                digest.update(header + stream.read(int.from_bytes(header, "little")))
-                for step in range(64):
-                    stream.seek(size * step // 64)
-                    digest.update(stream.read(4096))
-        return digest.hexdigest()
 
 
 def load_decoder(
     checkpoint: Checkpoint, arch: Arch, dtype: str = "float32", mesh: Mesh | None = None
 ) -> Decoder:
-    """Fills a decoder from a checkpoint, tensor by tensor (one stacked parameter of extra memory).
+    """Fills a decoder from a checkpoint.
+
+    Each device gets its own slices of the files; the host holds one stacked parameter's shard at a
+    time, and never the model.
 
     Args:
         checkpoint: the folder's tensors.
         arch: its shape.
         dtype: of the parameters, `float32` or `bfloat16`.
-        mesh: where to place the parameters (replicated); default: the default device.
+        mesh: where to place the parameters, split over its `model` axis if it has one; default:
+            the default device.
 
     Raises:
         InputError: missing, extra or misshaped tensors, naming the first few; or one that is not
             finite.
     """
-    kind = jax.numpy.dtype(dtype)
-    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(arch, kind)))
-    table = NAMES[arch.family]
-    flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
-    wanted = {name for key in flat for name in _tensor_names(table[key], arch)}
-    _check(checkpoint, flat, table, arch, wanted)
-    placed = NamedSharding(mesh, PartitionSpec()) if mesh is not None else None
+    graph, state = nnx.split(nnx.eval_shape(lambda: Decoder(arch, jax.numpy.dtype(dtype))))
+    table = FAMILIES[arch.family].names(arch)
+    actual = _check(checkpoint, arch)
     filled = []
     for path, leaf in track(list(nnx.to_flat_state(state)), "loading weights"):
         key = ".".join(map(str, path))
-        host = np.empty(leaf.shape, kind)
-        names = _tensor_names(table[key], arch)
-        targets = host if "{}" in table[key] else host[None]
-        for target, name in zip(targets, names, strict=True):
-            tensor = checkpoint[name]
-            target[...] = tensor.T if key.endswith(".kernel") else tensor
-            # One pass and no temporary; weights never sum to the end of float32.
-            if not np.isfinite(np.sum(target, dtype=np.float32)):
-                raise InputError(
-                    f"Expected finite weights, {name} in {checkpoint.folder} holds NaN or "
-                    f"infinity as {dtype}. Download the checkpoint again."
-                )
-        filled.append((path, leaf.replace(jax.device_put(host, placed))))
+        reader = _Reader(checkpoint, actual, key, table[key], arch, dtype)
+        sharding = placement(key, arch, mesh) if mesh is not None else None
+        filled.append((path, leaf.replace(place(reader, leaf.shape, sharding))))
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def _tensor_names(template: str, arch: Arch) -> list[str]:
-    if "{}" not in template:
-        return [template]
-    return [template.format(layer) for layer in range(arch.n_layers)]
+class _Reader:
+    """Reads slices of one parameter, which may lie in a tensor for each layer."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        actual: dict[str, str],
+        key: str,
+        entry: Entry,
+        arch: Arch,
+        dtype: str,
+    ) -> None:
+        self.checkpoint, self.actual, self.entry = checkpoint, actual, entry
+        self.stacked = key.startswith("blocks.")
+        self.transposed = key.endswith(".kernel") and FAMILIES[arch.family].transposed
+        self.dtype = jax.numpy.dtype(dtype)
+
+    def __call__(self, index: Index) -> np.ndarray:
+        host = np.empty([s.stop - s.start for s in index], self.dtype)
+        if not self.stacked:
+            self._read(tensor_name(self.entry), index, host)
+            return host
+        for target, layer in zip(host, range(index[0].start, index[0].stop), strict=True):
+            self._read(tensor_name(self.entry).format(layer), index[1:], target)
+        return host
+
+    def _read(self, name: str, index: Index, target: np.ndarray) -> None:
+        whole, name = target, self.actual[name]
+        if isinstance(self.entry, Part):
+            outputs = index[-1]
+            spans = self.entry.spans(outputs.start, outputs.stop)
+            pieces = [
+                ((*index[:-1], source), target[..., _shift(goal, outputs.start)])
+                for source, goal in spans
+            ]
+        else:
+            pieces = [(index, target)]
+        for where, piece in pieces:
+            if self.transposed:
+                where, piece = where[::-1], piece.T
+            self.checkpoint.copy(name, where, piece)
+        # One pass and no temporary; weights never sum to the end of float32.
+        if not np.isfinite(np.sum(whole, dtype=np.float32)):
+            raise InputError(
+                f"Expected finite weights, {name} in {self.checkpoint.folder} holds NaN or "
+                f"infinity as {self.dtype.name}. Download the checkpoint again."
+            )
 
 
-def _check(
-    checkpoint: Checkpoint, flat: dict, table: dict[str, str], arch: Arch, wanted: set[str]
-) -> None:
-    have = set(checkpoint.where)
-    harmless = {name for name in have if name.endswith("rotary_emb.inv_freq")}
-    if arch.tied:
-        harmless.add("lm_head.weight")
-    missing, extra = sorted(wanted - have), sorted(have - wanted - harmless)
+def _shift(part: slice, start: int) -> slice:
+    return slice(part.start - start, part.stop - start)
+
+
+def tensor_shapes(arch: Arch) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a checkpoint of this architecture holds."""
+    return {name: shape for name, shape, _ in _tensors(arch)}
+
+
+def _tensors(arch: Arch) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and decoder parameter of each tensor; fused ones come once for each parameter."""
+    family = FAMILIES[arch.family]
+    table = family.names(arch)
+    state: Any = nnx.split(nnx.eval_shape(lambda: Decoder(arch)))[1]
+    for path, leaf in nnx.to_flat_state(state):
+        key = ".".join(map(str, path))
+        entry, stacked = table[key], key.startswith("blocks.")
+        shape = tuple(leaf.shape[1:] if stacked else leaf.shape)
+        if isinstance(entry, Part):
+            shape = (*shape[:-1], entry.outputs)
+        if key.endswith(".kernel") and family.transposed:
+            shape = shape[::-1]
+        for layer in range(arch.n_layers if stacked else 1):
+            yield tensor_name(entry).format(layer), shape, key
+
+
+def _check(checkpoint: Checkpoint, arch: Arch) -> dict[str, str]:
+    """Compares names and shapes; gives the checkpoint's own name of each tensor of the table."""
+    family = FAMILIES[arch.family]
+    wanted = tensor_shapes(arch)
+    named = {family.table_name(name): name for name in checkpoint.shapes}
+    actual = {name: own for name, own in named.items() if name is not None}
+    head = tensor_name(family.names(arch)["head.kernel"])
+    missing = sorted(set(wanted) - set(actual))
+    extra = sorted(actual[n] for n in set(actual) - set(wanted) if not (arch.tied and n == head))
     if missing or extra:
         parts = [
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -167,12 +145,10 @@ def _check(
             f"The tensors in {checkpoint.folder} are not those of a {arch.family} model with "
             f"{arch.n_layers} layers: {'; '.join(parts)}."
         )
-    for key, leaf in flat.items():
-        shape = leaf.shape[1:] if "{}" in table[key] else leaf.shape
-        shape = shape[::-1] if key.endswith(".kernel") else shape
-        for name in _tensor_names(table[key], arch):
-            if checkpoint.shape(name) != tuple(shape):
-                raise InputError(
-                    f"Expected {name} of shape {tuple(shape)} by the config, the checkpoint has "
-                    f"{checkpoint.shape(name)}. Do config.json and weights belong together?"
-                )
+    for name, shape in wanted.items():
+        if checkpoint.shapes[actual[name]] != shape:
+            raise InputError(
+                f"Expected {actual[name]} of shape {shape} by the config, the checkpoint has "
+                f"{checkpoint.shapes[actual[name]]}. Do config.json and weights belong together?"
+            )
+    return actual

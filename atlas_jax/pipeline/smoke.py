@@ -12,12 +12,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from atlas_jax.atlas import SAE, Labels, save_saelens
-from atlas_jax.models.arch import read_arch
-from atlas_jax.models.decoder import Decoder
-from atlas_jax.models.weights import NAMES
+from atlas_jax.models import read_arch
+from atlas_jax.models.weights import tensor_shapes
 from atlas_jax.pipeline.recipe import Recipe
 
 _SHARED = {
@@ -95,21 +93,14 @@ def _model(folder: Path, config: Mapping[str, Any], texts: list[str], seed: int)
     (folder / "config.json").write_text(json.dumps(config))
     arch = read_arch(config)
     rng = np.random.default_rng(seed)
-    table = NAMES[arch.family]
     tensors = {}
-    _, state = nnx.split(nnx.eval_shape(lambda: Decoder(arch)))
-    for path, leaf in nnx.to_flat_state(state):
-        key = ".".join(map(str, path))
-        stacked = "{}" in table[key]
-        for layer in range(arch.n_layers if stacked else 1):
-            shape = leaf.shape[1:] if stacked else leaf.shape
-            values = rng.standard_normal(shape, np.float32)
-            if len(shape) == 1:
-                values = 1 - arch.norm_offset + 0.1 * values
-            elif key.endswith(".kernel"):
-                values = values.T / np.sqrt(shape[0])
-            name = table[key].format(layer)
-            tensors[name] = np.ascontiguousarray(values, np.float32)
+    for name, shape in tensor_shapes(arch).items():
+        values = rng.standard_normal(shape, np.float32)
+        if len(shape) == 1:
+            values = 1 - arch.norm_offset + 0.1 * values
+        elif "embed" not in name:
+            values = values / np.sqrt(shape[1])
+        tensors[name] = np.ascontiguousarray(values, np.float32)
     save_file(tensors, folder / "model.safetensors")
 
 

@@ -1,5 +1,7 @@
 """Generation against transformers' greedy search, its samplers, and under edits."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,8 @@ from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsW
 
 from atlas_jax.errors import InputError
 from atlas_jax.models import Edit, generate
-from atlas_jax.models.generate import filter_logits
+from atlas_jax.models.sampling import filter_logits
+from atlas_jax.models.stream import Stream
 
 NEW = 12
 
@@ -122,6 +125,204 @@ def test_samples_follow_the_filtered_distribution():
     draws = jax.random.categorical(jax.random.key(0), jnp.tile(kept, (4000, 1)))
     share = np.bincount(np.asarray(draws), minlength=4) / 4000
     np.testing.assert_allclose(share, [0.625, 0.375, 0, 0], atol=0.03)
+
+
+def test_streamed_tokens_are_those_of_the_whole(pairs, sentences):
+    pair = pairs("tiny_gemma3")
+    model, prompts = pair.ours, [sentences[0], "The", "Café 🐶 ½", sentences[1][:23], ""]
+    for options in ({}, {"temperature": 2.0, "top_k": 30, "seed": 5}):
+        seen: dict[int, list] = {i: [] for i in range(len(prompts))}
+        streamed = generate(
+            model,
+            prompts,
+            max_new_tokens=NEW - 2,  # no multiple of the steps between two calls
+            batch_size=2,
+            on_token=lambda text, token, piece: seen[text].append((token, piece)),  # noqa: B023
+            **options,
+        )
+        assert streamed == generate(model, prompts, max_new_tokens=NEW - 2, batch_size=2, **options)
+        for i, text in enumerate(streamed):
+            assert "".join(piece for _, piece in seen[i]) == text
+            assert model.tokenizer.decode([token for token, _ in seen[i]]) == text
+        assert any(seen.values())
+
+
+def test_a_stream_comes_before_the_end_and_stops_with_the_text(pairs, sentences, monkeypatch):
+    model = pairs("tiny_llama").ours
+    whole: list[int] = []
+    generate(
+        model, [sentences[2]], max_new_tokens=9, on_token=lambda _, token, __: whole.append(token)
+    )
+    assert len(whole) == 9
+    cut = next(i for i in range(1, 9) if whole[i] not in whole[:i])
+    before, seen = model.stop_ids, []
+    try:
+        model.stop_ids = (whole[cut],)
+        generate(
+            model,
+            [sentences[2]],
+            max_new_tokens=9,
+            on_token=lambda _, token, __: seen.append(token),
+        )
+    finally:
+        model.stop_ids = before
+    assert seen == whole[:cut]
+
+    # The first pieces come after a few steps, not after all of them.
+    module, calls = sys.modules["atlas_jax.models.generate"], []
+    advance = module._advance
+    monkeypatch.setattr(
+        module, "_advance", lambda *a, **k: calls.append("steps") or advance(*a, **k)
+    )
+    generate(model, [sentences[2]], max_new_tokens=9, on_token=lambda *_: calls.append("token"))
+    assert calls[:2] == ["steps", "token"] and calls.count("steps") == 3
+
+
+def test_characters_of_several_tokens_come_whole():
+    def decode(ids):
+        return bytes(ids).decode("utf-8", "replace")
+
+    text = "né 🐶!"
+    ids, pieces = list(text.encode()), []
+    stream = Stream(decode, 3, 1, lambda *call: pieces.append(call))
+    for end in range(1, len(ids) + 1):
+        stream.advance([ids[:end]])
+    assert stream.finish([ids]) == [text]
+    assert [token for _, token, _ in pieces] == ids and {i for i, *_ in pieces} == {3}
+    assert [piece for *_, piece in pieces] == ["n", "", "é", " ", "", "", "", "🐶", "!"]
+    # A text that ends within a character still says all it has.
+    pieces.clear()
+    stream = Stream(decode, 0, 1, lambda *call: pieces.append(call))
+    assert stream.finish([ids[:6]]) == ["né \ufffd"]
+    assert "".join(piece for *_, piece in pieces) == "né \ufffd"
+
+
+TEMPLATE = (
+    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
+    "{{ raise_exception('system comes first') }}{% endif %}"
+    "<bos>{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_chat_goes_through_the_template(pairs, monkeypatch):
+    pair = pairs("tiny_llama")
+    model, tokenizer = pair.ours, pair.ours.tokenizer
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "A recipe?"},
+    ]
+    with pytest.raises(InputError, match="chat template"):
+        tokenizer.chat(messages)
+    monkeypatch.setattr(tokenizer.inner, "chat_template", TEMPLATE)
+    for reply in (True, False):
+        expected = tokenizer.inner.apply_chat_template(
+            messages, add_generation_prompt=reply, return_dict=False
+        )
+        assert tokenizer.chat(messages, reply=reply) == expected
+    ids = tokenizer.chat(messages)
+    assert ids.count(tokenizer.bos_id) == 2  # the template's own, and no other
+    one = [{"role": "user", "content": "The"}]
+    expected = [greedy_ids(pair, tokenizer.chat(m)) for m in (messages, one)]
+    assert generate(model, [messages, "The"], max_new_tokens=NEW, chat=True) == expected
+    with pytest.raises(InputError, match="system comes first"):
+        tokenizer.chat(messages[::-1])
+    with pytest.raises(InputError, match="chat=True"):
+        generate(model, [messages])
+
+
+def greedy_ids(pair, ids, embeds=None):
+    inputs = {"input_ids": torch.tensor([ids])}
+    if embeds is not None:
+        inputs = {"inputs_embeds": torch.tensor(embeds)[None]}
+    out = pair.theirs.model.generate(
+        **inputs,
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        max_new_tokens=NEW,
+        do_sample=False,
+    )
+    new = out[0] if embeds is not None else out[0, len(ids) :]
+    return pair.ours.tokenizer.decode(new.numpy())
+
+
+@pytest.mark.parametrize("name", ["tiny_gemma3", "gpt2"])
+def test_embeddings_in_the_place_of_tokens(pairs, sentences, name):
+    pair = pairs(name)
+    model = pair.ours
+    rows = model.tokenizer.encode_batch([sentences[3][:30], sentences[1][:20]])
+    length = max(map(len, rows)) + 2
+    tokens, mask = model.tokenizer.pad(rows, length)
+    table = pair.theirs.model.get_input_embeddings()
+    embeds = np.array(model.embed(tokens))
+    with torch.no_grad():
+        np.testing.assert_allclose(embeds, table(torch.tensor(tokens)).numpy(), rtol=1e-6)
+    vector = np.random.default_rng(0).standard_normal(model.arch.d_model).astype(np.float32)
+    embeds[:, 3] = 3 * vector * np.linalg.norm(embeds[:, 3]) / np.linalg.norm(vector)
+    logits, _ = model(None, mask, inputs_embeds=embeds)
+    plain, _ = model(tokens, mask)
+    for i, row in enumerate(rows):
+        with torch.no_grad():
+            mine = torch.tensor(embeds[i : i + 1, : len(row)])
+            expected = pair.theirs.model(inputs_embeds=mine).logits[0].numpy()
+        got = np.asarray(logits[i])[mask[i]]
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
+        assert np.abs(got - np.asarray(plain[i])[mask[i]]).max() > 0.01
+    expected = [greedy_ids(pair, row, embeds[i, : len(row)].copy()) for i, row in enumerate(rows)]
+    # Padded on the right here, and on the left inside.
+    assert generate(model, inputs_embeds=embeds, mask=mask, max_new_tokens=NEW) == expected
+    whole = generate(model, inputs_embeds=embeds[:1, : len(rows[0])], max_new_tokens=NEW)
+    assert whole == expected[:1]
+
+
+def test_wrong_embeddings_are_refused(pairs):
+    model = pairs("tiny_llama").ours
+    d = model.arch.d_model
+    ones = np.ones((1, 4, d), np.float32)
+    with pytest.raises(InputError, match=r"\(B, T, 32\)"):
+        model(None, np.ones((1, 4), bool), inputs_embeds=np.ones((1, 4, d + 1), np.float32))
+    with pytest.raises(InputError, match="both or neither"):
+        model(np.ones((1, 4), np.int32), np.ones((1, 4), bool), inputs_embeds=ones)
+    with pytest.raises(InputError, match="either prompts or inputs_embeds"):
+        generate(model, ["The"], inputs_embeds=ones)
+    with pytest.raises(InputError, match="a real position in each row"):
+        generate(model, inputs_embeds=ones, mask=np.zeros((1, 4), bool))
+
+
+def test_one_executable_for_prompts_of_like_length(pairs, sentences):
+    model, module = pairs("tiny_llama_tied").ours, sys.modules["atlas_jax.models.generate"]
+
+    def count():
+        return module._start._cache_size(), module._advance._cache_size()
+
+    site = "blocks.1.mlp.hook_post"
+    edits = [Edit(site, np.ones(model.width(site), np.float32), 1.0)]
+    start = count()
+    generate(model, [sentences[0][:20], "The"], edits, max_new_tokens=5)
+    assert count() == (start[0] + 1, start[1] + 1)
+    # Other texts, another layer, another strength, in batches and streamed: nothing is compiled.
+    other = [Edit("blocks.0.mlp.hook_post", edits[0].vector, -2.0)]
+    generate(model, ["Two dogs", "A"], other, max_new_tokens=5)
+    generate(model, ["She"] * 3, [other, edits, []], max_new_tokens=5, batch_size=2)
+    generate(model, ["She", "A"], edits, max_new_tokens=5, on_token=lambda *_: None)
+    assert count() == (start[0] + 1, start[1] + 1)
+    generate(model, ["word " * 20, "A"], edits, max_new_tokens=5)
+    assert count() == (start[0] + 2, start[1] + 2)
+
+
+def test_learned_positions_end(pairs, sentences):
+    model = pairs("gpt2").ours
+    limit = model.arch.positions
+    tokens = np.full((1, limit + 1), 5, np.int32)
+    mask = np.ones(tokens.shape, bool)
+    site = "blocks.0.hook_resid_pre"
+    for call in (lambda: model(tokens, mask), lambda: model.read(tokens, mask, [site])):
+        with pytest.raises(InputError, match=f"at most {limit} tokens"):
+            call()
+    with pytest.raises(InputError, match=f"at most {limit} tokens"):
+        generate(model, [sentences[0]], max_new_tokens=limit)
+    # Padding takes no position.
+    mask[0, 0] = False
+    assert np.isfinite(np.asarray(model.read(tokens, mask, [site])[site])[mask]).all()
 
 
 @pytest.mark.parametrize(

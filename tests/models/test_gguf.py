@@ -98,6 +98,15 @@ def read_back(folder):
     return tensors
 
 
+def test_transformers_reads_the_converted_folder(write, tiny_llama_tied, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    folder = convert_gguf(write(), tmp_path / "out")
+    back = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    for name, values in AutoModelForCausalLM.from_pretrained(tiny_llama_tied).state_dict().items():
+        np.testing.assert_array_equal(back[name].numpy(), values.numpy(), err_msg=name)
+
+
 def test_a_float_file_gives_back_weights_config_and_tokenizer(write, tiny_llama_tied, tmp_path):
     folder = convert_gguf(write(), tmp_path / "out")
     source, back = load_file(tiny_llama_tied / "model.safetensors"), read_back(folder)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from atlas_jax.errors import InputError
-from atlas_jax.models import POINTS, Edit
+from atlas_jax.models import POINTS, Edit, points_of
 from atlas_jax.models.sites import apply_edit, stack_edits
+
+TINY = ("tiny_llama", "tiny_llama_tied", "tiny_gemma3")
 
 
 def direction(model, site, seed=0):
@@ -31,11 +33,13 @@ def equation_4(vector, strength):
     return change
 
 
-def test_an_edit_equals_a_torch_hook_and_keeps_the_norm(pair, sentences):
+@pytest.mark.parametrize("name", [*TINY, "gpt2", "gpt_neox", "olmo2"])
+def test_an_edit_equals_a_torch_hook_and_keeps_the_norm(pairs, sentences, name):
+    pair = pairs(name)
     model = pair.ours
     ids = model.tokenizer.encode_batch([sentences[4]])[0]
     tokens, mask = np.array([ids], np.int32), np.ones((1, len(ids)), bool)
-    sites = [f"blocks.1.{point}" for point in POINTS]
+    sites = [f"blocks.1.{point}" for point in points_of(model.arch)]
     vectors = {site: direction(model, site) for site in sites}
     plain, before = pair.theirs.run(ids)
     for site in sites:
@@ -195,3 +199,13 @@ def test_unknown_sites_are_refused_by_name(pairs, sentences, name):
         with pytest.raises(InputError) as caught:
             call()
         assert f"'{name}'" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_blocks_side_by_side_have_nothing_between_them(pairs, sentences):
+    model = pairs("gpt_neox").ours
+    tokens, mask = batch(model, sentences[:1])
+    with pytest.raises(InputError) as caught:
+        model.read(tokens, mask, ["blocks.1.hook_resid_mid"])
+    message = str(caught.value)
+    assert "'blocks.1.hook_resid_mid'" in message and "points of gpt_neox" in message
+    assert "hook_attn_out" in message and "\n" not in message

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from atlas_jax.errors import InputError
-from atlas_jax.models import load_model
-from atlas_jax.models.arch import read_arch
-from atlas_jax.models.weights import Checkpoint, load_decoder
+from atlas_jax.models import load_model, read_arch
+from atlas_jax.models.checkpoint import Checkpoint
+from atlas_jax.models.weights import load_decoder
 
 DOWN = "model.layers.2.mlp.down_proj.weight"
 

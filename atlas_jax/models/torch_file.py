@@ -1,0 +1,79 @@
+"""Weights in torch's own file format, for checkpoints that have no safetensors."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from atlas_jax.errors import InputError
+
+
+class TorchFile:
+    """A `.bin` or `.pth` file: a dictionary of tensors, mapped rather than read.
+
+    Raises:
+        InputError: torch is not installed, the file is missing or damaged, or it holds more than
+            tensors, which might run code when it is read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            import torch
+        except ImportError:
+            raise InputError(
+                f"{path} is in torch's format: install torch to read it (pip install torch), or "
+                "use a checkpoint with safetensors."
+            ) from None
+        if not path.exists():
+            raise InputError(
+                f"Expected {path.name} in {path.parent}, as its index says; it is missing. "
+                "Download the checkpoint again."
+            )
+        try:
+            loaded = _load(torch, path)
+        except pickle.UnpicklingError:
+            raise InputError(
+                f"{path} holds more than tensors, and reading it could run code. Use a checkpoint "
+                "with safetensors."
+            ) from None
+        except (RuntimeError, EOFError, OSError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{path} is damaged ({reason}). Delete it and download it again."
+            ) from None
+        self.torch = torch
+        self.tensors: dict[str, Any] = {
+            name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)
+        }
+
+    def header(self) -> bytes:
+        return repr(sorted((n, tuple(t.shape)) for n, t in self.tensors.items())).encode()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        part = self.tensors[name].detach()[index]
+        if not part.is_floating_point():
+            raise InputError(
+                f"Expected floating-point weights, {name} in {self.path} has {part.dtype}. Use a "
+                "checkpoint that is not quantised."
+            )
+        if part.dtype == self.torch.bfloat16:  # numpy knows it by another name
+            return part.contiguous().view(self.torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return part.numpy()
+
+
+def _load(torch: Any, path: Path) -> dict[str, Any]:
+    options = {"map_location": "cpu", "weights_only": True}
+    try:
+        return torch.load(path, mmap=True, **options)
+    except RuntimeError as error:
+        if "mmap" not in str(error):
+            raise
+        return torch.load(path, **options)  # the format before torch 1.6 cannot be mapped
