@@ -5,15 +5,11 @@ from __future__ import annotations
 from atlas_jax.models.arch import Arch, AttentionKind
 from atlas_jax.models.config import Config, rope_from
 from atlas_jax.models.families.family import Family
-from atlas_jax.models.families.llama import NAMES
+from atlas_jax.models.families.llama import NAMES, llama_shape
 from atlas_jax.models.names import Names, Part
 
 
 def _read(get: Config) -> Arch:
-    heads, width, layers = (
-        get(key) for key in ("num_attention_heads", "hidden_size", "num_hidden_layers")
-    )
-    d_head = get("head_dim", width // heads)
     get.must_be("attention_bias", False)
     get("original_max_position_embeddings", None)  # read by longrope alone, which is refused
     rope = rope_from(
@@ -22,23 +18,8 @@ def _read(get: Config) -> Arch:
         float(get("partial_rotary_factor", 1.0)),
         kinds=("default",),
     )
-    return Arch(
-        family="phi3",
-        vocab_size=get("vocab_size"),
-        d_model=width,
-        n_layers=layers,
-        n_heads=heads,
-        n_kv_heads=get("num_key_value_heads", heads),
-        d_head=d_head,
-        d_mlp=get("intermediate_size"),
-        activation=get.activation("hidden_act", "silu"),
-        norm_eps=get("rms_norm_eps", 1e-5),
-        kinds=(AttentionKind(rope, get.optional("sliding_window", None)),),
-        layer_kinds=(0,) * layers,
-        attn_scale=d_head**-0.5,
-        tied=get("tie_word_embeddings", False),
-        context_length=get("max_position_embeddings", 4096),
-    )
+    kind = AttentionKind(rope, get.optional("sliding_window", None))
+    return llama_shape(get, kinds=(kind,), norm_eps=1e-5, context_length=4096)
 
 
 def _names(arch: Arch) -> Names:

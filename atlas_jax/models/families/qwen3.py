@@ -20,7 +20,7 @@ _NAMES: Names = {
 
 def _read(get: Config) -> Arch:
     bias = get("attention_bias", False)
-    return replace(read_qwen(get, "qwen3", 128), qk_norm="head", qkv_bias=bias, o_bias=bias)
+    return replace(read_qwen(get, 128), qk_norm="head", qkv_bias=bias, o_bias=bias)
 
 
 def _names(arch: Arch) -> Names:
