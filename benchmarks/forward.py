@@ -7,7 +7,8 @@
 Three sides read the same texts in float32 with the same number of threads, and pool each site over
 time into NumPy arrays: this project; transformers with forward hooks on texts as they come, padded
 to the longest of a batch; and the same on texts sorted by length. Tokenizing is not measured, nor
-are padded positions counted as tokens. transformers runs without its language-model head.
+are padded positions counted as tokens. transformers runs without its language-model head, but all
+of its layers: what hooks give. This project stops after the last layer that is read.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ def compare(arguments: argparse.Namespace) -> None:
             "machine": here,
             "model": arguments.model,
             "sites": sites,
+            "layers_run": {"atlas_jax": layers[-1] + 1, "transformers": model.arch.n_layers},
             "texts": len(rows),
             "tokens": tokens,
             "threads": threads,

@@ -22,7 +22,7 @@ _DTYPES: dict[str, Any] = {
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
 }
-_READ_BYTES = 32 << 20
+_READ_BYTES = 8 << 20
 # A few rows at a time keep a transposed copy within the processor's cache.
 _COPY_ROWS = 16
 
