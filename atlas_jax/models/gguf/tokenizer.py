@@ -46,9 +46,17 @@ def build_tokenizer(header: Header) -> Any:
             f"Expected a tokenizer of model gpt2 (byte-level BPE) or llama (SentencePiece) in "
             f"{header.path}, found '{kind}'. Use another file."
         )
-    tokenizer = _byte_level(header) if kind == "gpt2" else _sentencepiece(header)
-    tokens = header.tokenizer("tokens")
+    tokens = header.tokenizer("tokens", [])
     kinds = header.tokenizer("token_type", [1] * len(tokens))
+    own = header.tokenizer("merges" if kind == "gpt2" else "scores", [])
+    rows = header.shape("token_embd.weight")[0]
+    whole = own and len(kinds) == len(tokens) and (kind == "gpt2" or len(own) == len(tokens))
+    if not whole or not 0 < len(tokens) <= rows:
+        raise InputError(
+            f"Expected up to {rows} tokens with their types and merges or scores in {header.path}, "
+            f"found {len(tokens)}, {len(kinds)} and {len(own)}. Download it again."
+        )
+    tokenizer = _byte_level(header) if kind == "gpt2" else _sentencepiece(header)
     swallows = kind == "llama" and header.architecture == "phi3"
     added = {
         which: [

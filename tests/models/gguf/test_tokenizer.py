@@ -229,6 +229,10 @@ def test_eos_behind_each_text_where_the_file_asks_for_it(convert, sentences):
         ({"add_sep_token": True}, "add_sep_token=True"),
         ({"precompiled_charsmap": "x"}, "precompiled_charsmap"),
         ({"bos_token_id": None}, "BOS"),
+        ({"merges": None}, "found 320, 320 and 0"),
+        ({"tokens": None, "token_type": None}, "found 0"),
+        ({"token_type": [1] * 319}, "found 320, 319"),
+        ({"tokens": [str(i) for i in range(400)], "token_type": [1] * 400}, "up to 320"),
     ],
 )
 def test_tokenizers_that_are_not_known_are_refused(fields, part, source, tools, tmp_path):
