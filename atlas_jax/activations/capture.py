@@ -55,7 +55,7 @@ class Corpus(Protocol):
     """Texts with a hash (`Texts`)."""
 
     @property
-    def texts(self) -> list[str]: ...
+    def texts(self) -> Sequence[str]: ...
 
     @property
     def hash(self) -> str: ...
@@ -139,7 +139,7 @@ def _tokenize(source: Source, texts: Corpus, max_tokens: int) -> list[list[int]]
         raise InputError(f"Expected max_tokens of at least 2, got {max_tokens}.")
     rows: list[list[int]] = []
     for start in range(0, len(texts.texts), 1024):
-        rows += source.tokenizer.encode_batch(texts.texts[start : start + 1024])
+        rows += source.tokenizer.encode_batch(list(texts.texts[start : start + 1024]))
     short = next((i for i, ids in enumerate(rows) if len(ids) < 2), None)
     if short is not None:
         raise InputError(

@@ -13,6 +13,7 @@ import typer
 
 from atlas_jax.cli.atlas import atlas_app
 from atlas_jax.cli.console import Terminal, reports_errors, show_tracebacks
+from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
 from atlas_jax.errors import InputError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(atlas_app, name="atlas")
+app.add_typer(corpus_app, name="corpus")
 app.command()(doctor)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]

@@ -108,7 +108,7 @@ capture(source, Texts(json.loads(texts)), out=folder, rows_per_shard=32, batch_t
 
 def test_kill_dash_nine_loses_only_the_shard_under_way(source, texts, tmp_path):
     conftest = str(Path(__file__).with_name("conftest.py"))
-    command = [sys.executable, "-c", DYING, conftest, str(tmp_path / "s"), json.dumps(texts.texts)]
+    command = [sys.executable, "-c", DYING, conftest, str(tmp_path / "s"), json.dumps([*texts])]
     process = subprocess.run(command, check=False, capture_output=True, text=True)
     assert process.returncode == -signal.SIGKILL, process.stderr
     done = list((tmp_path / "s" / "ledger").glob("0*"))
@@ -182,7 +182,7 @@ def test_bad_input(source, texts, tmp_path):
 
 def test_long_texts_are_cut_and_counted(source, texts, tmp_path):
     store = capture(source, texts, out=tmp_path / "s", max_tokens=10)
-    rows = source.tokenizer.encode_batch(texts.texts)
+    rows = source.tokenizer.encode_batch(list(texts))
     assert store.meta["cut"] == sum(len(row) > 10 for row in rows) > 0
     cut = [" ".join(text.split()[:10]) for text in texts]
     np.testing.assert_array_equal(

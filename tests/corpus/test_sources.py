@@ -1,13 +1,15 @@
-"""Documents from local files, the hub and the default packages, all offline."""
+"""Documents from local files and the default packages, all offline."""
 
 import bz2
+import gzip
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from atlas_jax.corpus import Document, documents
+from atlas_jax.corpus import Document, build_corpus, documents
+from atlas_jax.corpus.documents import LONGEST, pieces
 from atlas_jax.errors import InputError
 
 
@@ -70,23 +72,120 @@ def test_text_columns(tmp_path):
     assert [d.text for d in documents(tmp_path / "one.jsonl")] == ["One."]
     (tmp_path / "two.jsonl").write_text('{"left": "One.", "right": "Two."}')
     fails(tmp_path / "two.jsonl", "left, right")
-    assert [d.text for d in documents(tmp_path / "two.jsonl", text="right")] == ["Two."]
-    fails(tmp_path / "two.jsonl", "Expected up", text="up")
+    assert [d.text for d in documents(tmp_path / "two.jsonl", text_column="right")] == ["Two."]
+    fails(tmp_path / "two.jsonl", "Expected up .* left, right", text_column="up")
+
+
+def test_source_columns(tmp_path):
+    rows = [{"text": "One.", "a": {"b": "x"}}, {"text": "Two.", "a": {"b": None}}]
+    rows += [{"text": "Three.", "a": None}, {"text": "Four.", "a": {"b": 3}}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = list(documents(tmp_path / "t.jsonl", source_column="a.b"))
+    assert [d.source for d in found] == ["x", "t", "t", "t"]
+    fails(tmp_path / "t.jsonl", "Expected a.c in t.jsonl, got the columns", source_column="a.c")
+    fails(tmp_path / "t.jsonl", "text, a", source_column="b")
+
+
+def zstd(content: bytes) -> bytes:
+    return pa.compress(content, "zstd", asbytes=True)
+
+
+@pytest.mark.parametrize(("suffix", "squeeze"), [(".gz", gzip.compress), (".zst", zstd)])
+def test_compressed_files(tmp_path, suffix, squeeze):
+    lines = [json.dumps(row).encode() + b"\n" for row in ROWS]
+    parts = squeeze(b"".join(lines[:2])) + squeeze(
+        b"".join(lines[2:])
+    )  # as several writers leave it
+    (tmp_path / f"pile.jsonl{suffix}").write_bytes(parts)
+    found = list(documents(tmp_path / f"pile.jsonl{suffix}"))
+    assert [d.source for d in found] == ["Pile-CC", "ArXiv", "pile"]
+    (tmp_path / f"t.csv{suffix}").write_bytes(squeeze(b"text\nA cat.\n"))
+    assert [d.text for d in documents(tmp_path / f"t.csv{suffix}")] == ["A cat."]
+    (tmp_path / f"t.TXT{suffix.upper()}").write_bytes(squeeze("Ä cat.".encode()))
+    assert next(iter(documents(tmp_path / f"t.TXT{suffix.upper()}"))).text == "Ä cat."
+    assert len(list(documents(tmp_path))) == 5
+    (tmp_path / f"pile.jsonl{suffix}").write_bytes(parts[:-9])
+    fails(tmp_path / f"pile.jsonl{suffix}", "readable")
+    (tmp_path / f"p.parquet{suffix}").write_bytes(b"")
+    fails(tmp_path / f"p.parquet{suffix}", "convert")
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("a.jsonl", b"{"), ("b.jsonl", b"[1]"), ("c.parquet", b"none"), ("d.jsonl", b"\xff\xfe")],
+    ("name", "content", "what"),
+    [
+        ("a.jsonl", b'{"text": "a"}\n{', "line 2 is not JSON"),
+        ("b.jsonl", b"[1]", "line 1 holds a list"),
+        ("c.parquet", b"none", "arquet"),
+        ("c.parquet", b"", "arquet"),
+        ("d.jsonl", b"\xff\xfea\x00", "UTF-16"),
+        ("d.txt", "Ä".encode("utf-16"), "UTF-16"),
+        ("e.jsonl.zst", b"plain", "ZSTD"),
+        ("e.jsonl.gz", b"plain", "zlib|gzip|header"),
+        ("f.csv", b'text\n"' + b"x" * (1 << 28) + b'x"', "field larger"),
+        ("g.jsonl", b'{"text": "a", "b": ' + b"[" * 100_000, "recursion"),
+    ],
 )
-def test_unreadable_files(tmp_path, name, content):
+def test_unreadable_files(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
-    fails(tmp_path / name, "readable")
+    fails(tmp_path / name, f"readable file at .*{what}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.txt", b"A \xff cat.", "A \ufffd cat."),
+        ("a.jsonl", b'{"text": "A \xff cat."}', "A \ufffd cat."),
+        ("a.jsonl", b'{"text": "A \\ud800 cat."}', "A \ud800 cat."),
+        ("a.jsonl", b'\n\n"A cat."\n', "A cat."),
+        ("a.csv", b"text\nA \xff cat.\n", "A \ufffd cat."),
+        ("a.csv", b"\xef\xbb\xbftext,b\nA cat.\n", "A cat."),
+        ("a.csv", b"text\nA\x00cat.,more,and more\n", "A\x00cat."),
+    ],
+)
+def test_files_that_are_not_as_they_should_be(tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    assert [d.text for d in documents(tmp_path / name)] == [text]
+
+
+def test_bytes_in_a_table(tmp_path):
+    pq.write_table(pa.table({"text": pa.array([b"A \xff cat."])}), tmp_path / "t.parquet")
+    assert [d.text for d in documents(tmp_path / "t.parquet")] == ["A \ufffd cat."]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.txt.gz", "a.jsonl.zst"])
+def test_empty_files(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    assert list(documents(tmp_path / name)) == []
+    with pytest.raises(InputError, match="documents with text .* got none"):
+        build_corpus(tmp_path / name)
+
+
+def test_a_huge_text_file_is_read_in_pieces(tmp_path):
+    paragraph = "The quick brown fox jumps. " * 40
+    text = "\n\n".join(f"{i} {paragraph}" for i in range(3000))
+    (tmp_path / "big.txt").write_text(text)
+    found = list(documents(tmp_path / "big.txt"))
+    assert len(found) > 2 and max(len(d.text) for d in found) <= LONGEST
+    assert "".join(d.text for d in found) == text
+    assert all(d.text.startswith("\n\n") for d in found[1:])
+
+
+@pytest.mark.parametrize("gap", ["\n\n", "\n", " ", ""])
+def test_pieces_lose_nothing(gap):
+    text = (("x" * 1000) + gap) * (5 * LONGEST // 2000)
+    blocks = [text[i : i + 700_001] for i in range(0, len(text), 700_001)]
+    found = list(pieces(blocks))
+    assert "".join(found) == text and 2 < len(found) < 6
+    assert all(len(piece) <= LONGEST for piece in found)
+    assert all(piece.startswith(gap) for piece in found[1:])
 
 
 def test_paths_that_lead_nowhere(tmp_path):
     fails(tmp_path / "none", "no")
     fails("./none", "check the path")
     fails("none.jsonl", "check the path")
+    fails("none.jsonl.zst", "check the path")
+    fails("", "empty name")
     fails(tmp_path, "found none")
     (tmp_path / "a.docx").write_bytes(b"")
     fails(tmp_path / "a.docx", "convert")
@@ -94,29 +193,6 @@ def test_paths_that_lead_nowhere(tmp_path):
 
 def test_unknown_package_source():
     fails("packages:news,poems", "poems")
-
-
-def test_hub_is_streamed(monkeypatch):
-    asked = {}
-
-    def load_dataset(path, name, **options):
-        asked.update(path=path, name=name, **options)
-        return iter(ROWS)
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    found = list(documents("owner/pile:small", split="test"))
-    assert asked == {"path": "owner/pile", "name": "small", "split": "test", "streaming": True}
-    assert [d.source for d in found] == ["Pile-CC", "ArXiv", "owner/pile:small"]
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no route\nmore"), ValueError("Bad split"),
-                                   FileNotFoundError("no such set")])  # fmt: skip
-def test_hub_errors(monkeypatch, error):
-    def load_dataset(*_, **__):
-        raise error
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    fails("owner/pile", str(error).splitlines()[0])
 
 
 def test_packages_from_a_cache_made_here(monkeypatch, tmp_path):
