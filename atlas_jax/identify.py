@@ -80,11 +80,11 @@ def identify(
             f"Expected the {rows.shape[0]} texts that the store was captured on, got "
             f"{len(texts)} texts of another corpus."
         )
-    columns = rows.columns([feature for feature, _ in hits])
+    top = rows.top_samples(samples)  # of every feature: found in one pass, then kept by the store
     found = []
-    for (feature, score), values in zip(hits, columns.T, strict=True):
-        best = np.argsort(-values.astype(np.float32), kind="stable")[:samples]
-        shown = [Sample(int(i), str(texts[int(i)]), float(values[i])) for i in best]
+    for feature, score in hits:
+        pairs = zip(top.rows[:, feature], top.values[:, feature], strict=True)
+        shown = [Sample(int(i), str(texts[int(i)]), float(value)) for i, value in pairs]
         found.append(Hit(site, feature, score, translation.top_concepts(feature), shown))
     return found
 

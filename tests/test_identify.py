@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from atlas_jax.activations.top_samples import find_top_samples
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
 from atlas_jax.identify import identify, rank_features
@@ -18,8 +19,8 @@ class Rows:
     def __init__(self):
         self.shape, self.meta = ACTS.shape, {"texts": TEXTS.hash}
 
-    def columns(self, indices):
-        return ACTS[:, indices]
+    def top_samples(self, k):
+        return find_top_samples([ACTS], ACTS.shape[1], k)
 
 
 def translation():

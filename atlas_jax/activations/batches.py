@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
 
-BUCKETS = (
-    *(8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 512),
-    *(640, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192),
+LENGTHS = (
+    *(8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 36, 40, 44, 48, 56, 64, 72, 80, 96, 112, 128),
+    *(160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048),
+    *(2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192),
 )
-"""Lengths that batches are padded to; few, because each is compiled once."""
+"""Lengths that batches are padded to. Each is compiled once, which costs about as much as a batch;
+finer steps pad less (benchmarks/capture.py counts both)."""
+
+_MULTIPLE = 8
+_HALVINGS = 2
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Batch:
     """Rows to run together.
 
     Attributes:
-        rows: their indices; fewer than `size` in the last batch of a bucket.
+        rows: their indices; fewer than `size` in the last batch of a plan.
         length: number of positions.
         size: number of rows the batch is filled up to.
     """
@@ -31,28 +36,33 @@ class Batch:
 
 
 def bucket(length: int) -> int:
-    """The smallest bucket that holds `length` tokens."""
-    return next((b for b in BUCKETS if b >= length), length)
+    """The smallest of `LENGTHS` that holds `length` tokens."""
+    return next((n for n in LENGTHS if n >= length), length)
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int, multiple: int = 1) -> Iterator[Batch]:
+def plan_batches(lengths: Sequence[int] | Int[np.ndarray, " n"], batch_tokens: int) -> list[Batch]:
     """Groups rows of like length, long ones first, into batches of about `batch_tokens` positions.
 
-    Rows are taken in order of falling length, as many as fit at the bucket of the longest. Each
-    bucket has one size, so it is compiled once; the last batch alone may be halved to what is left.
+    Rows are taken in order of falling length, as many as fit at the padded length of the longest.
+    Each length has one size, so it is compiled once; the last batch alone may be halved, twice, to
+    what is left. The plan depends on nothing but the arguments: not on the machine.
 
     Args:
         lengths: tokens of each row.
         batch_tokens: positions of a batch, padding included.
-        multiple: of which each batch's size must be one (the number of devices).
     """
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-    start = 0
+    lengths = np.asarray(lengths, np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    plan, start = [], 0
     while start < len(order):
-        length = bucket(lengths[order[start]])
-        size = max(1, batch_tokens // (length * multiple)) * multiple
+        length = bucket(int(lengths[order[start]]))
+        size = max(1, batch_tokens // length)
+        if size > _MULTIPLE:  # devices share a batch evenly
+            size -= size % _MULTIPLE
         rows = order[start : start + size]
         start += size
-        while len(rows) <= size // 2 and size // 2 % multiple == 0:
-            size //= 2
-        yield Batch(rows, length, size)
+        for _ in range(_HALVINGS):
+            if size % 2 == 0 and len(rows) <= size // 2:
+                size //= 2
+        plan.append(Batch(rows, length, size))
+    return plan

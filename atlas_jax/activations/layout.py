@@ -1,124 +1,114 @@
-"""Where things lie in a store: keys, the zarr3 specification, the ledger of finished shards.
+"""Where things lie in a store: keys, the zarr3 arrays, the ledger of finished parts.
 
 A store is a key-value store with
 
-    meta.json              what was recorded: model, texts, pooling, shard size, sites
-    <site>/                a zarr3 array (N, d), one shard for each write
-    ledger/<shard>         written when that shard of every site is on disk
+    meta.json              what was recorded: model, texts, poolings, sites, the size of a part
+    <site>/<pool>/         a zarr3 array (rows, d); rows are texts, or tokens for the pool `tokens`
+    ids/, offsets/         of tokens only: their ids, and where each text begins (N + 1)
+    ledger/<part>          written when that part of every array is on disk
+    report/<process>       what the last capture took
+    top/<site>/<pool>.npz  the texts that activate each feature most, once somebody asked
 
 An array is created at its full size, and a shard that was never written reads as the fill value
-without any error; the ledger alone says what is finished. The fill value is NaN, which is never
-written, so a shard that is lost later cannot pass for data. Every chunk carries a crc32c.
+without any error; the ledger alone says what is finished. The fill value of activations is NaN,
+which is never written, so a shard that is lost later cannot pass for data. Every chunk carries a
+crc32c.
+
+A part is what is planned, computed and entered in the ledger together: so many rows, of all arrays.
+It is one shard of an array, or several where its rows are wide.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorstore as ts
 
-from atlas_jax.errors import InputError
+from atlas_jax.activations.kvstore import keys, within
 
-FORMAT = 1
+FORMAT = 2
 META = "meta.json"
+IDS, OFFSETS = "ids", "offsets"
 _CHUNK_BYTES = 4 * 2**20
-_CACHE_BYTES = 256 * 2**20
-
-# One context, so that every handle on a `memory://` store sees the same bytes.
-CONTEXT = ts.Context({"cache_pool": {"total_bytes_limit": _CACHE_BYTES}})
+_SHARD_BYTES = 128 * 2**20
 
 
-def kvstore_spec(url: str | os.PathLike[str]) -> Any:
-    """A TensorStore kvstore specification of a folder or a URL, ending in a slash."""
-    text = str(url)
-    if "://" in text:
-        return text.rstrip("/") + "/"
-    return {"driver": "file", "path": str(Path(text).expanduser().absolute()) + "/"}
+def array_name(site: str, pool: str) -> str:
+    """The folder of an array."""
+    return f"{site}/{pool}"
 
 
-def open_kvstore(url: str | os.PathLike[str]) -> ts.KvStore:
-    """The key-value store at a folder or URL.
-
-    Raises:
-        InputError: TensorStore knows no such URL.
-    """
-    try:
-        return ts.KvStore.open(kvstore_spec(url), context=CONTEXT).result()
-    except ValueError as error:
-        raise InputError(
-            f"Expected a folder or a URL that TensorStore opens (file, gs, s3, memory), got "
-            f"'{url}': {str(error).splitlines()[0]}"
-        ) from None
+def ledger_key(part: int) -> str:
+    """The key that says a part is finished."""
+    return f"ledger/{part:06d}"
 
 
-def within(url: str | os.PathLike[str], name: str) -> Any:
-    """The specification of a folder inside a store."""
-    spec = kvstore_spec(url)
-    if isinstance(spec, str):
-        return f"{spec}{name}/"
-    return {**spec, "path": f"{spec['path']}{name}/"}
+def finished_parts(kv: ts.KvStore) -> set[int]:
+    """The parts that the ledger names."""
+    return {int(key) for key in keys(kv, "ledger/") if key.isdigit()}
 
 
-def read_json(kv: ts.KvStore, key: str) -> Any | None:
-    """The JSON value of a key; None where there is none."""
-    found = kv.read(key).result()
-    return None if found.state == "missing" else json.loads(found.value)
+def shard_rows(rows_per_part: int, width: int, itemsize: int) -> int:
+    """Rows of a shard: a part, halved until it has at most 128 MB."""
+    return _halved(rows_per_part, width * itemsize, _SHARD_BYTES)
 
 
-def write_json(kv: ts.KvStore, key: str, value: Any) -> None:
-    """Writes a key in one step."""
-    kv.write(key, json.dumps(value, indent=1).encode()).result()
+def grid_of(array: ts.TensorStore) -> tuple[int, int]:
+    """Rows of a shard and of a chunk of an array."""
+    shard, chunk = (
+        part.shape for part in (array.chunk_layout.write_chunk, array.chunk_layout.read_chunk)
+    )
+    assert shard and chunk and shard[0] and chunk[0]
+    return shard[0], chunk[0]
 
 
-def ledger_key(shard: int) -> str:
-    """The key that says a shard is finished."""
-    return f"ledger/{shard:06d}"
-
-
-def finished_shards(kv: ts.KvStore) -> set[int]:
-    """The shards the ledger names."""
-    keys = kv.list(ts.KvStore.KeyRange("ledger/", "ledger0")).result()
-    return {int(key.decode().rpartition("/")[2]) for key in keys}
+def _halved(rows: int, row_bytes: int, limit: int) -> int:
+    while rows % 2 == 0 and rows * row_bytes > limit:
+        rows //= 2
+    return rows
 
 
 def array_spec(
     url: str | os.PathLike[str],
-    site: str,
-    shape: tuple[int, int],
+    name: str,
+    shape: tuple[int, ...],
     dtype: str,
-    rows_per_shard: int,
+    rows_per_part: int,
     compress: bool,
 ) -> dict[str, Any]:
-    """The zarr3 array of one site: one shard for each write, chunks of full width of about 4 MB."""
-    width = shape[1]
-    item = {"float32": 4, "bfloat16": 2, "float16": 2}[dtype]
-    chunk = rows_per_shard
-    while chunk % 2 == 0 and chunk * width * item > _CHUNK_BYTES:
-        chunk //= 2
+    """A zarr3 array: shards of full width, in chunks of full width of at most about 4 MB."""
+    itemsize = np.dtype(ts.dtype(dtype).numpy_dtype).itemsize
+    width = int(np.prod(shape[1:], dtype=np.int64))
+    shard = shard_rows(rows_per_part, width, itemsize)
+    chunk = _halved(shard, width * itemsize, _CHUNK_BYTES)
     codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
     index = [*codecs, {"name": "crc32c"}]
     if compress:
         codecs.append({"name": "zstd", "configuration": {"level": 1}})
     sharding = {
-        "chunk_shape": [chunk, width],
+        "chunk_shape": [chunk, *shape[1:]],
         "codecs": [*codecs, {"name": "crc32c"}],
         "index_codecs": index,
         "index_location": "end",
     }
     return {
         "driver": "zarr3",
-        "kvstore": within(url, site),
+        "kvstore": within(url, name),
         "metadata": {
             "shape": list(shape),
             "data_type": dtype,
             "chunk_grid": {
                 "name": "regular",
-                "configuration": {"chunk_shape": [rows_per_shard, width]},
+                "configuration": {"chunk_shape": [shard, *shape[1:]]},
             },
             "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-            "fill_value": "NaN",
+            "fill_value": -1 if dtype.startswith("int") else "NaN",
         },
     }
+
+
+def top_key(site: str, pool: str) -> str:
+    """The key of the samples that activate each feature most."""
+    return f"top/{site}/{pool}.npz"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -56,12 +57,68 @@ POOLS: dict[str, PoolFunction] = {
 """The poolings by name. None of them sees padding or the first position."""
 
 
-def find_pool(name: str) -> PoolFunction:
-    """The pooling of that name.
+TOKENS = "tokens"
+"""No pooling: every token of every text is kept."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Several poolings of one array: (B, T, d) to (P, B, d); for `tokens`, to (1, B, T, d).
+
+    Hashable, and equal to any other of the same names and dtype: a model is compiled once for it.
+
+    Attributes:
+        names: keys of `POOLS`, or `tokens` alone.
+        dtype: of the result; None keeps that of the activations.
+    """
+
+    names: tuple[str, ...]
+    dtype: str | None = None
+
+    def __call__(
+        self, acts: Float[Array, "b t d"], mask: Bool[Array, "b t"]
+    ) -> Float[Array, "p b *rest"]:
+        if self.names == (TOKENS,):
+            out = acts[None]
+        else:
+            out = jnp.stack([POOLS[name](acts, mask) for name in self.names])
+        return out if self.dtype is None else out.astype(self.dtype)
+
+
+Pools = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+def pools_of_sites(pool: Pools, sites: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The poolings of each site.
+
+    Args:
+        pool: a name or several, for all sites; or by site.
+        sites: their names.
 
     Raises:
-        InputError: unknown name.
+        InputError: an unknown pooling, a site that `pool` leaves out or does not know, or `tokens`
+            beside a pooling.
     """
-    if name not in POOLS:
-        raise InputError(f"Expected a pooling among {', '.join(POOLS)}, got '{name}'.")
-    return POOLS[name]
+    by_site = dict(pool) if isinstance(pool, Mapping) else dict.fromkeys(sites, pool)
+    if set(by_site) != set(sites):
+        raise InputError(
+            f"Expected a pooling for each of {', '.join(sites)}, got some for "
+            f"{', '.join(by_site) or 'none'}."
+        )
+    found = {}
+    for site in sites:
+        names = by_site[site]
+        found[site] = tuple(dict.fromkeys([names] if isinstance(names, str) else names))
+        unknown = [name for name in found[site] if name not in POOLS and name != TOKENS]
+        if unknown or not found[site]:
+            raise InputError(
+                f"Expected a pooling among {', '.join(POOLS)}, {TOKENS}, got "
+                f"{', '.join(map(repr, unknown)) or 'none'}."
+            )
+    used = {name for names in found.values() for name in names}
+    if TOKENS in used and len(used) > 1:
+        raise InputError(
+            f"'{TOKENS}' keeps a row for each token, {', '.join(sorted(used - {TOKENS}))} one for "
+            "each text: capture them into two stores."
+        )
+    return found

@@ -1,99 +1,42 @@
-"""Recorded activations: arrays on disk that read like arrays."""
+"""A store of recorded activations: arrays on disk, by site and pooling."""
 
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import tensorstore as ts
-from jaxtyping import Int, Shaped
 
-from atlas_jax.activations.layout import (
+from atlas_jax.activations.kvstore import (
     CONTEXT,
-    FORMAT,
-    META,
-    finished_shards,
+    attempt,
+    first_line,
+    keys,
     open_kvstore,
     read_json,
     within,
 )
+from atlas_jax.activations.layout import array_name, finished_parts, grid_of, ledger_key
+from atlas_jax.activations.merged_array import MergedArray
+from atlas_jax.activations.meta import read_meta
+from atlas_jax.activations.pool import TOKENS
+from atlas_jax.activations.site_array import SiteArray, size_text
+from atlas_jax.activations.token_array import TokenArray
+from atlas_jax.activations.top_samples import TopSamples
 from atlas_jax.errors import InputError
 
 
-class SiteArray:
-    """The activations of one site, (N, d), read from disk as they are asked for.
-
-    Attributes:
-        site: its name.
-        shape: (N, d).
-        meta: what was recorded: model, fingerprint, texts (the hash of the corpus), pool.
-    """
-
-    def __init__(self, array: ts.TensorStore, site: str, meta: dict[str, Any], url: str) -> None:
-        self._array, self.site, self.meta, self._url = array, site, meta, url
-        self.shape: tuple[int, int] = (array.shape[0], array.shape[1])
-        self.dtype = np.dtype(array.dtype.numpy_dtype)
-
-    def __repr__(self) -> str:
-        return f"SiteArray({self.site!r}, {self.shape[0]} x {self.shape[1]}, {self.dtype})"
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | int) -> Shaped[np.ndarray, "..."]:
-        return self._read(self._array[rows])
-
-    def rows(self, indices: Sequence[int] | Int[np.ndarray, " m"]) -> Shaped[np.ndarray, "m d"]:
-        """Some rows, in the order asked for."""
-        wanted, back = np.unique(np.asarray(indices, np.int64), return_inverse=True)
-        return self._read(self._array[wanted])[back]
-
-    def columns(self, indices: Sequence[int] | Int[np.ndarray, " m"]) -> Shaped[np.ndarray, "N m"]:
-        """Some features of all rows."""
-        wanted = np.asarray(indices, np.int64)
-        return np.concatenate([batch[:, wanted] for batch in self.batches(2048)])
-
-    def batches(self, size: int, prefetch: int = 2) -> Iterator[Shaped[np.ndarray, "b d"]]:
-        """All rows in order, `size` at a time; `prefetch` reads are under way ahead."""
-        waiting: deque[Any] = deque()
-        for start in range(0, self.shape[0], size):
-            part = self._array[start : min(start + size, self.shape[0])]
-            waiting.append((part, part.read()))
-            if len(waiting) > prefetch:
-                yield self._checked(*waiting.popleft())
-        while waiting:
-            yield self._checked(*waiting.popleft())
-
-    def _read(self, part: ts.TensorStore) -> np.ndarray:
-        return self._checked(part, part.read())
-
-    def _checked(self, part: ts.TensorStore, future: Any) -> np.ndarray:
-        try:
-            values = np.asarray(future.result())
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"{self.site} in {self._url} is damaged ({str(error).splitlines()[0][:200]}). "
-                "Delete the store and capture again."
-            ) from None
-        if np.isnan(values.astype(np.float32, copy=False).sum()):
-            raise InputError(
-                f"{self.site} in {self._url} lacks a shard that was written (rows "
-                f"{part.domain[0].inclusive_min} to {part.domain[0].exclusive_max}). Delete the "
-                "store and capture again."
-            )
-        return values
-
-
 class ActivationStore:
-    """Pooled activations of one model on one list of texts, one array for each site.
+    """Activations of one model on one list of texts, an array for each site and pooling.
+
+    `store[site]` is a site's array, `store[site, pool]` the one of a pooling.
 
     Attributes:
         url: where it is.
         meta: what was recorded.
-        sites: the names of its arrays.
+        sites: the names of its sites.
     """
 
     def __init__(self, url: str | os.PathLike[str], meta: dict[str, Any]) -> None:
@@ -102,50 +45,134 @@ class ActivationStore:
         self._open: dict[str, SiteArray] = {}
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str]) -> ActivationStore:
+    def open(cls, url: str | os.PathLike[str]) -> Self:
         """Opens a finished store.
 
         Raises:
-            InputError: no store there, an unfinished one, or one of a newer format.
+            InputError: no store there, an unfinished one, or one of another format.
         """
-        kv = open_kvstore(url)
-        meta = read_json(kv, META)
-        if meta is None:
-            raise InputError(f"Expected an activation store at {url}, found none: capture first.")
-        if meta.get("format") != FORMAT:
-            raise InputError(
-                f"Expected a store of format {FORMAT} at {url}, got {meta.get('format')}: it was "
-                "written by another version."
-            )
-        total = -(-meta["n"] // meta["rows_per_shard"])
-        done = len(finished_shards(kv))
+        meta, done, total = progress_of(url)
         if done != total:
             raise InputError(
-                f"The store at {url} has {done} of {total} shards: run the same capture again, it "
+                f"The store at {url} has {done} of {total} parts: run the same capture again, it "
                 "goes on where it stopped."
             )
         return cls(url, meta)
 
-    def __getitem__(self, site: str) -> SiteArray:
+    def pools(self, site: str) -> tuple[str, ...]:
+        """The poolings of a site.
+
+        Raises:
+            InputError: a site that is not there.
+        """
         if site not in self.sites:
             raise InputError(
                 f"Expected a site among {', '.join(self.sites)} (in {self.url}), got '{site}'."
             )
-        if site not in self._open:
-            spec = {"driver": "zarr3", "kvstore": within(self.url, site)}
-            try:
-                array = ts.open(spec, open=True, read=True, context=CONTEXT).result()
-            except (ValueError, OSError) as error:
+        return tuple(self.meta["sites"][site]["pools"])
+
+    def __getitem__(self, key: str | tuple[str, str]) -> SiteArray:
+        site, pool = key if isinstance(key, tuple) else (key, None)
+        pools = self.pools(site)
+        if pool is None and pools[1:]:
+            raise InputError(
+                f"{site} has the poolings {', '.join(pools)} (in {self.url}): choose one, "
+                f"store['{site}', '{pools[0]}']."
+            )
+        pool = pools[0] if pool is None else pool
+        if pool not in pools:
+            raise InputError(
+                f"Expected a pooling of {site} among {', '.join(pools)} (in {self.url}), got "
+                f"'{pool}'."
+            )
+        name = array_name(site, pool)
+        if name not in self._open:
+            meta = {k: v for k, v in self.meta.items() if k != "sites"} | {"pool": pool}
+            kind = TokenArray if pool == TOKENS else SiteArray
+            self._open[name] = kind(self._array(site, pool), site, meta, self.url)
+        return self._open[name]
+
+    def _array(self, site: str, pool: str) -> ts.TensorStore:
+        name, expected = array_name(site, pool), self.meta["sites"][site]
+        spec = {"driver": "zarr3", "kvstore": within(self.url, name)}
+        try:
+            array = ts.open(spec, open=True, read=True, context=CONTEXT).result()
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"{name} in {self.url} cannot be opened ({first_line(error)}). Delete the store "
+                "and capture again."
+            ) from None
+        shape = (self.meta["rows"], expected["width"])
+        if tuple(array.shape) != shape or array.dtype.name != expected["dtype"]:
+            raise InputError(
+                f"Expected {name} in {self.url} of shape {shape} and {expected['dtype']}, it has "
+                f"{tuple(array.shape)} and {array.dtype.name}: it belongs to another store."
+            )
+        self._check_shards(name, array)
+        return array
+
+    def _check_shards(self, name: str, array: ts.TensorStore) -> None:
+        """A shard that is gone reads as NaN; it is noticed here, before anybody has waited."""
+        rows, _ = grid_of(array)
+        there = set(keys(open_kvstore(self.url), f"{name}/c/"))
+        for shard, start in enumerate(range(0, array.shape[0], rows)):
+            if f"{shard}/0" not in there:
+                part = start // self.meta["rows_per_part"]
                 raise InputError(
-                    f"{site} in {self.url} cannot be opened ({str(error).splitlines()[0][:200]}). "
-                    "Delete the store and capture again."
-                ) from None
-            self._open[site] = SiteArray(array, site, self.meta, self.url)
-        return self._open[site]
+                    f"{name} in {self.url} lacks a shard, c/{shard}/0 (rows {start} to "
+                    f"{min(start + rows, array.shape[0]) - 1}). Delete {ledger_key(part)} there "
+                    "and run the same capture again: it records them anew."
+                )
+
+    def merge(self, sites: Sequence[str | tuple[str, str]] | None = None) -> MergedArray:
+        """The columns of several sites side by side; default: of all.
+
+        Args:
+            sites: their names, or (site, pool).
+        """
+        return MergedArray([self[key] for key in (self.sites if sites is None else sites)])
+
+    def top_samples(self, site: str, k: int = 10, pool: str | None = None) -> TopSamples:
+        """The k texts that activate each feature of a site most; saved beside the store."""
+        return self[site if pool is None else (site, pool)].top_samples(k)
+
+    @property
+    def report(self) -> list[dict[str, Any]]:
+        """What the last capture of each process took."""
+        kv = open_kvstore(self.url)
+        found = (read_json(kv, f"report/{key}") for key in sorted(keys(kv, "report/")))
+        return [report for report in found if report is not None]
 
     def __len__(self) -> int:
         return self.meta["n"]
 
     def __repr__(self) -> str:
-        sites = ", ".join(f"{site} ({s['width']})" for site, s in self.meta["sites"].items())
-        return f"ActivationStore({self.meta['model']!r}, {len(self)} texts, {sites})"
+        kinds: dict[tuple[Any, ...], list[str]] = {}
+        size = 0
+        for site, s in self.meta["sites"].items():
+            kinds.setdefault((*s["pools"], s["width"], s["dtype"]), []).append(site)
+            itemsize = np.dtype(ts.dtype(s["dtype"]).numpy_dtype).itemsize
+            size += self.meta["rows"] * s["width"] * itemsize * len(s["pools"])
+        parts = [
+            f"{', '.join(sites)} ({', '.join(pools)}; {width:,} x {dtype})"
+            for (*pools, width, dtype), sites in kinds.items()
+        ]
+        tokens = f", {self.meta['tokens']:,} tokens"
+        return (
+            f"ActivationStore({self.meta['model']!r}, {len(self):,} texts{tokens}, "
+            f"{size_text(size)}: {'; '.join(parts)})"
+        )
+
+
+def progress_of(url: str | os.PathLike[str]) -> tuple[dict[str, Any], int, int]:
+    """A store's meta, its finished parts and all of its parts.
+
+    Raises:
+        InputError: no store there, or one of another format.
+    """
+    kv = open_kvstore(url)
+    meta = attempt(f"read {url}", lambda: read_meta(kv, url))
+    if meta is None:
+        raise InputError(f"Expected an activation store at {url}, found none: capture first.")
+    total = -(-meta["rows"] // meta["rows_per_part"])
+    return meta, len(finished_parts(kv)), total

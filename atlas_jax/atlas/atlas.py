@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.atlas.embed import Embedder, SentenceEmbedder
@@ -97,6 +98,11 @@ class Atlas:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self.model.tokenizer
+
+    @property
+    def mesh(self) -> Mesh | None:
+        """The mesh that the model's weights lie on; None: one device."""
+        return self.model.mesh
 
     @property
     def feature_site(self) -> str:

@@ -6,7 +6,9 @@ import json
 import os
 from pathlib import Path
 
-from jax.sharding import Mesh
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.formats import SAE_FORMATS
@@ -34,7 +36,7 @@ def load_atlas(
         labels: a file of descriptions; default: `labels.jsonl` in the folder.
         model: the model it reads, or a reference to it; default: what its cfg.json names.
         dtype: of the model, `float32` or `bfloat16`.
-        mesh: where to place the model's weights.
+        mesh: where to place the model's weights, and the autoencoder's beside them.
         site: what it reads; default: what its cfg.json names.
         format: of the folder, a key of `SAE_FORMATS`.
 
@@ -69,8 +71,10 @@ def load_atlas(
         return load_model(wanted, dtype=dtype, mesh=mesh)
 
     card = folder / "card.json"
+    # Beside the model on every device of a mesh, or each batch would carry it there again.
+    sae = loaded.sae if mesh is None else jax.device_put(loaded.sae, NamedSharding(mesh, P()))
     return Atlas(
-        loaded.sae,
+        sae,
         site,
         found,
         folder.name,

@@ -107,6 +107,12 @@ class LanguageModel:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state))
 
     @property
+    def mesh(self) -> Mesh | None:
+        """The mesh that its weights lie on; None: one device."""
+        mesh = getattr(jax.tree.leaves(self.state)[0].sharding, "mesh", None)
+        return mesh if isinstance(mesh, Mesh) else None
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The MLP neurons of an early, a middle and a late layer."""
         n = self.arch.n_layers

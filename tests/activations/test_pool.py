@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.activations.pool import POOLS, find_pool
+from atlas_jax.activations.pool import POOLS, TOKENS, Pooling, pools_of_sites
 from atlas_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -35,6 +35,26 @@ def test_neither_padding_nor_the_first_position_counts(name, dtype):
     np.testing.assert_allclose(np.asarray(pooled, np.float32), expected, rtol=tolerance)
 
 
-def test_unknown_pooling():
-    with pytest.raises(InputError, match="among max, mean, absmax, last, got 'sum'"):
-        find_pool("sum")
+def test_several_poolings_at_once_are_each_by_itself():
+    acts, mask = jnp.asarray(ACTS), jnp.asarray(MASK)
+    together = Pooling(("last", "max", "mean"))(acts, mask)
+    for name, pooled in zip(("last", "max", "mean"), together, strict=True):
+        np.testing.assert_array_equal(pooled, POOLS[name](acts, mask))
+    assert Pooling(("max",), "bfloat16")(acts, mask).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(Pooling((TOKENS,))(acts, mask)[0], acts)
+    assert hash(Pooling(("max",))) == hash(Pooling(("max",)))  # compiled once
+
+
+def test_poolings_of_sites():
+    assert pools_of_sites("max", ("a", "b")) == {"a": ("max",), "b": ("max",)}
+    assert pools_of_sites(["max", "mean", "max"], ("a",)) == {"a": ("max", "mean")}
+    mixed = {"a": "last", "b": ("max", "mean")}
+    assert pools_of_sites(mixed, ("a", "b")) == {"a": ("last",), "b": ("max", "mean")}
+    with pytest.raises(InputError, match="among max, mean, absmax, last, tokens, got 'sum'"):
+        pools_of_sites("sum", ("a",))
+    with pytest.raises(InputError, match="got none"):
+        pools_of_sites((), ("a",))
+    with pytest.raises(InputError, match="for each of a, b, got some for a"):
+        pools_of_sites({"a": "max"}, ("a", "b"))
+    with pytest.raises(InputError, match="capture them into two stores"):
+        pools_of_sites(("max", TOKENS), ("a",))

@@ -1,0 +1,132 @@
+"""The loop of a capture: the device computes, the host copies, a thread writes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from atlas_jax.activations.batches import Batch
+from atlas_jax.activations.parts import Part
+from atlas_jax.activations.recording import Recording
+from atlas_jax.activations.report import CaptureReport
+from atlas_jax.activations.tokens import Tokens
+from atlas_jax.progress import Bar
+
+_IN_FLIGHT = 2
+
+
+class Sink(Protocol):
+    """Where parts go (`StoreWriter`)."""
+
+    done: set[int]
+    waited: float
+    busy: float
+    bytes: int
+
+    def write(self, part: int, start: int, arrays: Mapping[str, np.ndarray]) -> None: ...
+
+    def check(self) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+@dataclass
+class _Filling:
+    """A part that is being computed.
+
+    Attributes:
+        part: which.
+        arrays: its rows so far.
+        left: texts still to come.
+    """
+
+    part: Part
+    arrays: dict[str, np.ndarray]
+    left: int
+
+
+def record(
+    recording: Recording,
+    tokens: Tokens,
+    parts: Sequence[Part],
+    batch_tokens: int,
+    sink: Sink,
+    label: str,
+) -> CaptureReport:
+    """Computes those parts that the sink does not have yet, and hands each over when it is whole.
+
+    Two batches are under way at any time, also across the border of two parts, so that the device
+    works while results are copied; writing is up to the sink.
+
+    Args:
+        recording: what is recorded.
+        tokens: of the corpus.
+        parts: of this process.
+        batch_tokens: positions of a batch.
+        sink: takes the parts.
+        label: of the progress bar.
+    """
+    source, sites = recording.source, tuple(recording.pools)
+    mesh = source.mesh
+    split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+    devices = 1 if mesh is None else mesh.shape["data"]
+    flight: deque[tuple[_Filling, Batch, dict[str, Array]]] = deque()
+    shapes: set[tuple[int, int]] = set()
+    texts = read = positions = 0
+
+    with Bar(label, sum(part.last - part.first for part in parts)) as bar:
+
+        def land() -> None:
+            filling, batch, acts = flight.popleft()
+            for name, (site, pool) in recording.arrays.items():
+                filling.part.put(filling.arrays[name], batch, np.asarray(acts[site])[pool])
+            filling.left -= len(batch.rows)
+            bar.advance(len(batch.rows))
+            if filling.left:
+                sink.check()
+            else:
+                sink.write(filling.part.index, filling.part.start, filling.arrays)
+
+        begun = time.perf_counter()
+        for part in parts:
+            if part.index in sink.done:
+                bar.advance(part.last - part.first)
+                continue
+            rows = recording.buffers(part.stop - part.start)
+            filling = _Filling(part, rows, part.last - part.first)
+            for batch in part.plan(tokens, batch_tokens):
+                inputs: Any = tokens.batch(batch, part.first, devices, source.tokenizer.pad_id)
+                shapes.add(inputs[0].shape)
+                positions += inputs[0].size
+                if split is not None:
+                    inputs = jax.device_put(inputs, split)
+                acts = source.read(*inputs, sites, recording.pooling)
+                for array in acts.values():
+                    array.copy_to_host_async()
+                flight.append((filling, batch, acts))
+                if len(flight) > _IN_FLIGHT:
+                    land()
+            texts += part.last - part.first
+            read += int(tokens.offsets[part.last] - tokens.offsets[part.first])
+        while flight:
+            land()
+        sink.finish()
+    seconds = time.perf_counter() - begun
+    return CaptureReport(
+        texts=texts,
+        tokens=read,
+        positions=positions,
+        shapes=len(shapes),
+        seconds=seconds,
+        forward_waited=sink.waited,
+        store_waited=max(seconds - sink.busy, 0.0),
+        written=sink.bytes,
+    )
