@@ -14,6 +14,7 @@ import typer
 from atlas_jax.cli.atlas import atlas_app
 from atlas_jax.cli.console import Terminal, reports_errors, show_tracebacks
 from atlas_jax.cli.doctor import doctor
+from atlas_jax.cli.fit import fit, moments_app
 from atlas_jax.errors import InputError
 
 app = typer.Typer(
@@ -23,7 +24,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(atlas_app, name="atlas")
+app.add_typer(moments_app, name="moments")
 app.command()(doctor)
+app.command(
+    epilog="Example: atlas-jax fit runs/a/subject runs/a/atlas --method procrustes --out t"
+)(fit)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
