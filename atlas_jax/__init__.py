@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from atlas_jax.corpus import Corpus, Texts, build_corpus
     from atlas_jax.errors import InputError
     from atlas_jax.evaluate import evaluate_translation
+    from atlas_jax.fit_streaming import fit_streaming
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
     from atlas_jax.parallel import make_mesh
     from atlas_jax.query import Query
     from atlas_jax.steering import steer
-    from atlas_jax.translate import METHODS, Options, Translation, fit
+    from atlas_jax.translate import METHODS, Options, Translation, compare, fit, fit_moments
 
 _HOMES = {
     "activations": ("ActivationStore", "capture"),
@@ -36,12 +37,13 @@ _HOMES = {
     "corpus": ("Corpus", "Texts", "build_corpus"),
     "errors": ("InputError",),
     "evaluate": ("evaluate_translation",),
+    "fit_streaming": ("fit_streaming",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
     "parallel": ("make_mesh",),
     "query": ("Query",),
     "steering": ("steer",),
-    "translate": ("METHODS", "Options", "Translation", "fit"),
+    "translate": ("METHODS", "Options", "Translation", "compare", "fit", "fit_moments"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -59,8 +61,11 @@ __all__ = [
     "Translation",
     "build_corpus",
     "capture",
+    "compare",
     "evaluate_translation",
     "fit",
+    "fit_moments",
+    "fit_streaming",
     "generate",
     "identify",
     "load_atlas",

@@ -27,9 +27,14 @@ TOP = ("cli", "explorer", "quickstart", "pipeline", "report", "run")
 # Takes arrays and returns arrays.
 NUMERIC = (
     "translate/moments.py",
+    "translate/host_rows.py",
+    "translate/device_sums.py",
     "translate/linear.py",
+    "translate/ridge_path.py",
     "translate/polar.py",
+    "translate/polar_iteration.py",
     "translate/procrustes.py",
+    "translate/procrustes_exact.py",
     "translate/semantic_lens.py",
     "evaluate/ranking.py",
     "activations/pool.py",
@@ -114,7 +119,7 @@ def test_the_documents_name_the_dicts_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     for name, path in {
         "FAMILIES": "models/families/__init__.py",
-        "METHODS": "translate/fit.py",
+        "METHODS": "translate/methods.py",
         "SAE_FORMATS": "atlas/formats/__init__.py",
         "PACKAGE_SOURCES": "corpus/packages.py",
     }.items():

@@ -15,6 +15,7 @@ from atlas_jax.cli.atlas import atlas_app
 from atlas_jax.cli.console import Terminal, reports_errors, show_tracebacks
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
+from atlas_jax.cli.fit import fit, moments_app
 from atlas_jax.errors import InputError
 
 app = typer.Typer(
@@ -25,7 +26,11 @@ app = typer.Typer(
 )
 app.add_typer(atlas_app, name="atlas")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(moments_app, name="moments")
 app.command()(doctor)
+app.command(
+    epilog="Example: atlas-jax fit runs/a/subject runs/a/atlas --method procrustes --out t"
+)(fit)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]

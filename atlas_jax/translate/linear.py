@@ -2,84 +2,148 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.translate.moments import CrossMoments
+from atlas_jax.translate.moments import AtlasMoments, SiteMoments
+
+_EPS = np.finfo(np.float64).eps
+_potrf, _pocon, _potrs = scipy.linalg.get_lapack_funcs(("potrf", "pocon", "potrs"), dtype="f8")
 
 
-def covariance(moments: CrossMoments) -> Float64[np.ndarray, "ds dc"]:
+def covariance(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float64[np.ndarray, "ds dc"]:
     """T = (A_s - mean)' (A_c - mean) / n   (eq. 6; the paper omits 1/n, which scores ignore)."""
-    return moments.covariance
+    assert site.cross is not None
+    result = site.cross / n
+    result -= np.outer(atlas.total / n, site.total / n)
+    return result.T
 
 
-def correlation(moments: CrossMoments) -> Float64[np.ndarray, "ds dc"]:
+def correlation(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float64[np.ndarray, "ds dc"]:
     """T = D_s^-1 (A_s - mean)' (A_c - mean) D_c^-1 / n   (eq. 7).
 
     A feature that is constant on the samples gives a zero row or column. One counts as constant
     when its standard deviation is below 1e-6 of its mean: float32 activations resolve no less.
     """
-    s = _inverse_deviation(moments.variance_subject, moments.mean_subject)
-    c = _inverse_deviation(moments.variance_atlas, moments.mean_atlas)
-    return s[:, None] * moments.covariance * c[None, :]
+    result = covariance(n, site, atlas)
+    result *= _inverse_deviation(n, site)[:, None]
+    result *= _inverse_deviation(n, atlas)[None, :]
+    return result
 
 
-def _inverse_deviation(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    deviation = np.sqrt(variance)
+def _inverse_deviation(n: int, side: SiteMoments | AtlasMoments) -> Float64[np.ndarray, " d"]:
+    mean = side.total / n
+    deviation = np.sqrt(np.maximum(side.squares / n - mean**2, 0.0))
     live = deviation > 1e-6 * np.abs(mean)
     return np.where(live, 1.0 / np.where(live, deviation, 1.0), 0.0)
 
 
-class GramSpectrum:
-    """Eigenvalues w and eigenvectors Q of the atlas Gram C = A_c' A_c, for all subject sites.
+class Gram:
+    """The atlas Gram matrix C = A_c' A_c and its factors, each computed once for all sites.
 
     Args:
-        gram: (d_c, d_c), float64.
+        matrix: (d_c, d_c), float64, of which the upper triangle is read.
     """
 
-    def __init__(self, gram: Float64[np.ndarray, "dc dc"]) -> None:
-        self.live = np.flatnonzero(np.diag(gram) > 0)
-        self.width = len(gram)
-        block = gram if len(self.live) == self.width else gram[np.ix_(self.live, self.live)]
-        self.values, self.vectors = scipy.linalg.eigh(block, overwrite_a=True, driver="evd")
-        top = self.values[-1] if len(self.values) else 0.0
-        # Float64 resolves eigenvalues to d * eps of the largest; a wider cut drops real, rare
-        # features, whose scales differ by orders of magnitude.
-        self.kept = self.values > self.width * np.finfo(np.float64).eps * max(top, 0.0)
+    def __init__(self, matrix: Float64[np.ndarray, "dc dc"]) -> None:
+        self.matrix, self.width = matrix, len(matrix)
+        self.live = np.flatnonzero(np.diag(matrix) > 0)
+
+    @property
+    def scale(self) -> float:
+        """Mean of the diagonal: the unit of relative penalties."""
+        return float(np.trace(self.matrix)) / max(self.width, 1)
+
+    @cached_property
+    def core(self) -> Float64[np.ndarray, "l l"]:
+        """C of the live features, its upper triangle."""
+        whole = len(self.live) == self.width
+        return self.matrix if whole else self.matrix[np.ix_(self.live, self.live)]
+
+    @cached_property
+    def spectrum(self) -> tuple[Float64[np.ndarray, " l"], Float64[np.ndarray, "l l"]]:
+        """Eigenvalues, rising, and eigenvectors of `core`."""
+        return scipy.linalg.eigh(self.core, lower=False, driver="evd")
+
+    @cached_property
+    def kept(self) -> Bool[np.ndarray, " l"]:
+        """The eigenvalues that count.
+
+        Float64 resolves eigenvalues to d_c * eps of the largest; a wider cut drops real, rare
+        features, whose scales differ by orders of magnitude.
+        """
+        values, _ = self.spectrum
+        return values > self.width * _EPS * max(values[-1] if len(values) else 0.0, 0.0)
+
+    @cached_property
+    def _full_rank(self) -> Float64[np.ndarray, "l l"] | None:
+        """The Cholesky factor where no eigenvalue can be near the cut, else None.
+
+        1 / (||C||_1 ||C^-1||_1), which LAPACK estimates from the factor, bounds the ratio of the
+        extreme eigenvalues from below; the factor 100 covers the estimate's error.
+        """
+        factor, failed = _potrf(self.core, lower=0, clean=0)
+        if failed:
+            return None
+        column = np.abs(np.triu(self.core))
+        norm = float((column.sum(axis=0) + np.triu(column, 1).sum(axis=1)).max())
+        rcond, _ = _pocon(factor, norm)
+        return factor if rcond > 100 * self.width * _EPS else None
 
     @property
     def rank(self) -> int:
-        """Number of eigenvalues above the cut."""
+        """Number of eigenvalues that count."""
+        if not self.live.size:
+            return 0
+        if "spectrum" not in self.__dict__ and self._full_rank is not None:
+            return len(self.live)
         return int(self.kept.sum())
 
     def solve(
-        self, cross: Float64[np.ndarray, "ds dc"], alpha: float = 0.0
+        self, cross: Float64[np.ndarray, "dc ds"], alpha: float = 0.0
     ) -> Float64[np.ndarray, "ds dc"]:
-        """B (C + alpha I)^-1, at alpha = 0 with the pseudo-inverse."""
-        if self.live.size == 0:
-            return np.zeros_like(cross)
-        q = self.vectors[:, self.kept]
-        inner = (cross[:, self.live] @ q) / (self.values[self.kept] + alpha)
-        result = np.zeros_like(cross)
-        result[:, self.live] = inner @ q.T
+        """((C + alpha I)^-1 A_c' A_s)', at alpha = 0 with the pseudo-inverse.
+
+        By Cholesky where the matrix has full rank, by its eigenvectors where it has not.
+        """
+        result = np.zeros((cross.shape[1], self.width))
+        if not self.live.size:
+            return result
+        right = cross if len(self.live) == self.width else cross[self.live]
+        factor = self._full_rank if alpha == 0 else self._penalised(alpha)
+        if factor is not None:
+            solved, _ = _potrs(factor, right)
+        else:
+            values, vectors = self.spectrum
+            q = vectors[:, self.kept]
+            solved = q @ ((q.T @ right) / (values[self.kept] + alpha)[:, None])
+        result[:, self.live] = solved.T
         return result
+
+    def _penalised(self, alpha: float) -> Float64[np.ndarray, "l l"] | None:
+        penalised = self.core.copy(order="F")
+        penalised[np.diag_indices(len(penalised))] += alpha
+        factor, failed = _potrf(penalised, lower=0, clean=0, overwrite_a=1)
+        return None if failed else factor
 
 
 def linear_regression(
-    cross: Float64[np.ndarray, "ds dc"], spectrum: GramSpectrum
+    cross: Float64[np.ndarray, "dc ds"], gram: Gram
 ) -> Float64[np.ndarray, "ds dc"]:
     """T = argmin ||A_s - A_c T'||_F = A_s' A_c (A_c' A_c)^+   (eq. 8), of minimum norm.
 
-    `cross` is A_s' A_c, not centred: no intercept, as in the paper. Where samples are
+    `cross` is A_c' A_s, not centred: no intercept, as in the paper. Where samples are
     fewer than atlas features, the solution that interpolates them with the least norm.
     """
-    return spectrum.solve(cross)
+    return gram.solve(cross)
 
 
 def ridge(
-    cross: Float64[np.ndarray, "ds dc"], spectrum: GramSpectrum, alpha: float
+    cross: Float64[np.ndarray, "dc ds"], gram: Gram, alpha: float
 ) -> Float64[np.ndarray, "ds dc"]:
     """T = argmin ||A_s - A_c T'||^2 + alpha ||T||^2 = A_s' A_c (A_c' A_c + alpha I)^-1.
 
@@ -88,4 +152,4 @@ def ridge(
     """
     if not alpha >= 0:
         raise InputError(f"Expected alpha >= 0, got {alpha}.")
-    return spectrum.solve(cross, alpha)
+    return gram.solve(cross, alpha)

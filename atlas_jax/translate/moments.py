@@ -1,232 +1,210 @@
-"""Streamed sums over pairs of rows: the states from which the translations are computed.
+"""What one pass over the rows leaves: sums of both sides and of their products, in float64.
 
-Each state is a small pytree with `init`, `update`, `merge` and `finalize`. Products are taken in
-float32 at full precision; sums over batches are compensated (two-sum), so that they carry about
-48 bits whatever the number of batches. Regressions alone need float64 (`ProductState`).
+Sums are of raw rows, not centred: in float64 the mean can be taken out afterwards, and the moments
+of two sets of rows are added. The accumulators (`host_sums`, `device_sums`) take float32 products
+of shifted rows and undo the shift once. Matrices have atlas features as rows, so that a block of
+atlas features is contiguous.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import NamedTuple, Self
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, Float64
+from jaxtyping import Float64
 
 from atlas_jax.errors import InputError
+from atlas_jax.translate.semantic_lens import TopSamples
 
 
-class Sum(NamedTuple):
-    """A compensated sum: the value is high + low."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which sums to take.
 
-    high: Array
-    low: Array
+    Attributes:
+        cross: A_c' A_s.
+        gram: A_c' A_c with products in `float32` or `float64`; empty: not at all. A pseudo-inverse
+            divides by eigenvalues that a float32 product drowns in rounding.
+        unit: the cross product of rows of unit length.
+        unit_gram: the Gram matrix of atlas rows of unit length.
+        top: how many of the most activating samples of each subject feature.
+    """
 
-    @classmethod
-    def zeros(cls, *shape: int) -> Sum:
-        """Nothing summed yet."""
-        return cls(jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.float32))
+    cross: bool = False
+    gram: str = ""
+    unit: bool = False
+    unit_gram: bool = False
+    top: int = 0
 
-    def add(self, x: Array) -> Sum:
-        """Knuth's two-sum: the rounding error of high + x goes into low."""
-        total = self.high + x
-        back = total - self.high
-        error = (self.high - (total - back)) + (x - back)
-        return Sum(total, self.low + error)
-
-    def merge(self, other: Sum) -> Sum:
-        """The sum of both."""
-        joined = self.add(other.high)
-        return Sum(joined.high, joined.low + other.low)
-
-    def value(self) -> Float64[np.ndarray, "..."]:
-        """The sum in float64."""
-        return np.asarray(self.high, np.float64) + np.asarray(self.low, np.float64)
-
-
-def gram(a: Float[Array, "n p"], b: Float[Array, "n q"]) -> Float[Array, "p q"]:
-    """a' b in float32."""
-    return lax.dot_general(
-        a,
-        b,
-        (((0,), (0,)), ((), ())),
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+    def __or__(self, other: Wanted) -> Wanted:
+        return Wanted(
+            self.cross or other.cross,
+            max(self.gram, other.gram),  # "" < "float32" < "float64"
+            self.unit or other.unit,
+            self.unit_gram or other.unit_gram,
+            max(self.top, other.top),
+        )
 
 
-class CrossMoments(NamedTuple):
-    """What covariance and correlation need, in float64; centred, divided by n."""
+@dataclass
+class AtlasMoments:
+    """Sums over the atlas side, shared by all subject sites.
+
+    Attributes:
+        total: sum of A_c, (d_c,).
+        squares: sum of A_c squared, (d_c,).
+        unit_total: sum of the rows of unit length, (d_c,).
+        gram: A_c' A_c, (c, d_c): the rows of this block of atlas features. The upper triangle
+            alone holds; the rest of the matrix is its mirror image.
+        unit_gram: the same of rows of unit length.
+    """
+
+    total: Float64[np.ndarray, " dc"]
+    squares: Float64[np.ndarray, " dc"]
+    unit_total: Float64[np.ndarray, " dc"]
+    gram: Float64[np.ndarray, "c dc"] | None = None
+    unit_gram: Float64[np.ndarray, "c dc"] | None = None
+
+
+@dataclass
+class SiteMoments:
+    """Sums over one subject site.
+
+    Attributes:
+        total: sum of A_s, (d_s,).
+        squares: sum of A_s squared, (d_s,).
+        unit_total: sum of the rows of unit length, (d_s,).
+        cross: A_c' A_s, (c, d_s), for this block of atlas features.
+        unit: the same of rows of unit length.
+        top: the samples that activate each feature most.
+    """
+
+    total: Float64[np.ndarray, " ds"]
+    squares: Float64[np.ndarray, " ds"]
+    unit_total: Float64[np.ndarray, " ds"]
+    cross: Float64[np.ndarray, "c ds"] | None = None
+    unit: Float64[np.ndarray, "c ds"] | None = None
+    top: TopSamples | None = None
+
+
+Side = TypeVar("Side", AtlasMoments, SiteMoments)
+
+
+@dataclass
+class Moments:
+    """The sums of n rows.
+
+    Attributes:
+        n: number of rows.
+        atlas: of the atlas side.
+        sites: of each subject site.
+    """
 
     n: int
-    mean_subject: Float64[np.ndarray, " ds"]
-    mean_atlas: Float64[np.ndarray, " dc"]
-    variance_subject: Float64[np.ndarray, " ds"]
-    variance_atlas: Float64[np.ndarray, " dc"]
-    covariance: Float64[np.ndarray, "ds dc"]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class CrossState:
-    """Shifted sums of both sides and their cross product.
-
-    The shift is the first batch's mean, so that a large mean costs no precision.
-    """
-
-    n: Array
-    shift_subject: Float[Array, " ds"]
-    shift_atlas: Float[Array, " dc"]
-    sum_subject: Sum
-    sum_atlas: Sum
-    square_subject: Sum
-    square_atlas: Sum
-    cross: Sum
+    atlas: AtlasMoments
+    sites: Mapping[str, SiteMoments] = field(default_factory=dict)
 
     @classmethod
-    def init(cls, subject: Float[Array, "n ds"], atlas: Float[Array, "n dc"]) -> CrossState:
-        """An empty state shifted by the mean of a first batch (which is not yet counted)."""
-        ds, dc = subject.shape[1], atlas.shape[1]
+    def zeros(
+        cls,
+        widths: Mapping[str, int],
+        atlas_width: int,
+        wanted: Wanted,
+        columns: tuple[int, int] | None = None,
+    ) -> Moments:
+        """The sums of no rows.
+
+        Args:
+            widths: d_s of each site.
+            atlas_width: d_c.
+            wanted: which sums.
+            columns: the block of atlas features whose products are taken; default: all.
+        """
+        block = columns[1] - columns[0] if columns else atlas_width
+
+        def matrix(width: int, asked: object) -> np.ndarray | None:
+            return np.zeros((block, width)) if asked else None
+
+        def vectors(width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            return np.zeros(width), np.zeros(width), np.zeros(width)
+
         return cls(
-            jnp.zeros((), jnp.int32),
-            jnp.mean(subject.astype(jnp.float32), axis=0),
-            jnp.mean(atlas.astype(jnp.float32), axis=0),
-            Sum.zeros(ds),
-            Sum.zeros(dc),
-            Sum.zeros(ds),
-            Sum.zeros(dc),
-            Sum.zeros(ds, dc),
+            0,
+            AtlasMoments(
+                *vectors(atlas_width),
+                matrix(atlas_width, wanted.gram),
+                matrix(atlas_width, wanted.unit_gram),
+            ),
+            {
+                site: SiteMoments(
+                    *vectors(width),
+                    matrix(width, wanted.cross),
+                    matrix(width, wanted.unit),
+                    TopSamples.empty(width, wanted.top) if wanted.top else None,
+                )
+                for site, width in widths.items()
+            },
         )
 
-    def update(self, subject: Float[Array, "n ds"], atlas: Float[Array, "n dc"]) -> CrossState:
-        """Adds a batch of rows."""
-        s = subject.astype(jnp.float32) - self.shift_subject[None, :]
-        c = atlas.astype(jnp.float32) - self.shift_atlas[None, :]
-        return replace(
-            self,
-            n=self.n + jnp.int32(s.shape[0]),
-            sum_subject=self.sum_subject.add(jnp.sum(s, axis=0)),
-            sum_atlas=self.sum_atlas.add(jnp.sum(c, axis=0)),
-            square_subject=self.square_subject.add(jnp.sum(s * s, axis=0)),
-            square_atlas=self.square_atlas.add(jnp.sum(c * c, axis=0)),
-            cross=self.cross.add(gram(s, c)),
-        )
+    def merge(self, other: Moments, after: bool = False) -> Moments:
+        """The moments of the rows of both, which share no row.
 
-    def finalize(self) -> CrossMoments:
-        """Means, variances and covariance in float64."""
-        n = int(self.n)
-        ms, mc = self.sum_subject.value() / n, self.sum_atlas.value() / n
-        return CrossMoments(
-            n,
-            np.asarray(self.shift_subject, np.float64) + ms,
-            np.asarray(self.shift_atlas, np.float64) + mc,
-            np.maximum(self.square_subject.value() / n - ms**2, 0.0),
-            np.maximum(self.square_atlas.value() / n - mc**2, 0.0),
-            self.cross.value() / n - np.outer(ms, mc),
-        )
-
-    def merge(self, other: Self) -> CrossMoments:
-        """The moments of the rows of both states (Chan's rule, in float64)."""
-        return merge_moments(self.finalize(), other.finalize())
+        Args:
+            other: with the same sites and sums.
+            after: number the other's samples after this one's (two runs); else both number the
+                samples of one run.
+        """
+        if self.sites.keys() != other.sites.keys():
+            raise InputError(
+                f"Expected moments of the sites {', '.join(self.sites)}, got "
+                f"{', '.join(other.sites)}."
+            )
+        shift = self.n if after else 0
+        sites = {}
+        for site, mine in self.sites.items():
+            theirs = other.sites[site]
+            top = mine.top
+            if top is not None and theirs.top is not None:
+                top = top.merge(theirs.top.shifted(shift))
+            sites[site] = replace(_added(mine, theirs), top=top)
+        return Moments(self.n + other.n, _added(self.atlas, other.atlas), sites)
 
 
-def merge_moments(a: CrossMoments, b: CrossMoments) -> CrossMoments:
-    """The moments of two disjoint sets of rows together.
+class SitesOnDemand(Mapping[str, SiteMoments]):
+    """Sites whose moments are made when asked for; the last one asked for is kept.
 
-    cov = (n_a cov_a + n_b cov_b) / n + (n_a n_b / n^2) d_s d_c',  d = mean_b - mean_a
-
-    Source: Chan, Golub and LeVeque (1979).
-    """
-    n = a.n + b.n
-    wa, wb = a.n / n, b.n / n
-    ds, dc = b.mean_subject - a.mean_subject, b.mean_atlas - a.mean_atlas
-    return CrossMoments(
-        n,
-        a.mean_subject + wb * ds,
-        a.mean_atlas + wb * dc,
-        wa * a.variance_subject + wb * b.variance_subject + wa * wb * ds**2,
-        wa * a.variance_atlas + wb * b.variance_atlas + wa * wb * dc**2,
-        wa * a.covariance + wb * b.covariance + wa * wb * np.outer(ds, dc),
-    )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class ProductState:
-    """A' B, not centred, multiplied and summed in float64: the normal equations of regressions.
-
-    A pseudo-inverse divides by small eigenvalues. Where samples are fewer than features, those of
-    a float32 product are rounding, and as large as the ones that rare features own; in float64
-    they fall below the cut. Every method here enables 64-bit types for itself.
+    Args:
+        names: of the sites.
+        make: the moments of one.
     """
 
-    total: Float64[Array, "p q"]
+    def __init__(self, names: Iterable[str], make: Callable[[str], SiteMoments]) -> None:
+        self._names, self._make = tuple(names), make
+        self._last: tuple[str, SiteMoments] | None = None
 
-    @classmethod
-    def init(cls, p: int, q: int) -> ProductState:
-        """An empty state."""
-        with jax.enable_x64(True):
-            return cls(jnp.zeros((p, q), jnp.float64))
+    def __getitem__(self, site: str) -> SiteMoments:
+        if self._last is None or self._last[0] != site:
+            self._last = None  # makes room
+            self._last = (site, self._make(site))
+        return self._last[1]
 
-    def update(self, a: Float[Array, "n p"], b: Float[Array, "n q"]) -> ProductState:
-        """Adds a batch of rows."""
-        with jax.enable_x64(True):
-            return ProductState(_add_product(self.total, a, b))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
 
-    def merge(self, other: ProductState) -> ProductState:
-        """The product of the rows of both."""
-        with jax.enable_x64(True):
-            return ProductState(self.total + other.total)
-
-    def finalize(self) -> Float64[np.ndarray, "p q"]:
-        """A' B in float64."""
-        return np.array(self.total)
+    def __len__(self) -> int:
+        return len(self._names)
 
 
-@partial(jax.jit, donate_argnums=0)
-def _add_product(total: Array, a: Array, b: Array) -> Array:
-    return total + lax.dot_general(
-        a.astype(jnp.float64),
-        b.astype(jnp.float64),
-        (((0,), (0,)), ((), ())),
-        precision=lax.Precision.HIGHEST,
-    )
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class UnitCrossState:
-    """The cross product of rows of unit length, M = A_s^' A_c^ (Procrustes)."""
-
-    cross: Sum
-
-    @classmethod
-    def init(cls, subject_width: int, atlas_width: int) -> UnitCrossState:
-        """An empty state."""
-        return cls(Sum.zeros(subject_width, atlas_width))
-
-    def update(self, subject: Float[Array, "n ds"], atlas: Float[Array, "n dc"]) -> UnitCrossState:
-        """Adds a batch of rows; a zero row adds nothing."""
-        return UnitCrossState(self.cross.add(gram(unit_rows(subject), unit_rows(atlas))))
-
-    def merge(self, other: UnitCrossState) -> UnitCrossState:
-        """The cross product of the rows of both."""
-        return UnitCrossState(self.cross.merge(other.cross))
-
-    def finalize(self) -> Float64[np.ndarray, "ds dc"]:
-        """M in float64."""
-        return self.cross.value()
-
-
-def unit_rows(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Rows divided by their Euclidean norm; zero rows stay zero."""
-    x = x.astype(jnp.float32)
-    norm = jnp.linalg.norm(x, axis=1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1.0)
+def _added(a: Side, b: Side) -> Side:
+    """The matrices and vectors of both, added; those that one lacks are left out."""
+    arrays = {
+        name: value + getattr(b, name)
+        for name, value in vars(a).items()
+        if isinstance(value, np.ndarray) and getattr(b, name) is not None
+    }
+    return type(a)(**arrays)
 
 
 def check_pair(subject: tuple[int, ...], atlas: tuple[int, ...]) -> None:

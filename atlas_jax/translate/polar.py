@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import scipy.linalg
+from jax.sharding import Mesh
 from jaxtyping import Float64
 
 from atlas_jax.errors import InputError
+from atlas_jax.translate.polar_iteration import full_rank, polar_express, qdwh
+
+POLAR = ("auto", "gram", "polar_express", "qdwh", "svd")
+_EPS = np.finfo(np.float64).eps
 
 
 class Polar(NamedTuple):
@@ -18,7 +24,7 @@ class Polar(NamedTuple):
         factor: T, (m, n); T T' (m <= n) or T' T (m > n) is an orthogonal projector of that rank.
         rank: number of singular values above the cut.
         residual: ||T T' T - T||_F / sqrt(rank): how far T is from a partial isometry.
-        method: `gram` or `svd`.
+        method: `gram`, `polar_express`, `qdwh` or `svd`.
     """
 
     factor: Float64[np.ndarray, "m n"]
@@ -27,7 +33,13 @@ class Polar(NamedTuple):
     method: str
 
 
-def polar(matrix: Float64[np.ndarray, "m n"], method: str = "auto", rcond: float = 3e-7) -> Polar:
+def polar(
+    matrix: Float64[np.ndarray, "m n"],
+    method: str = "auto",
+    rcond: float = 3e-7,
+    precision: str = "float32",
+    mesh: Mesh | None = None,
+) -> Polar:
     """The minimum-norm partial isometry T that maximises <T, M>.
 
     M = U S V'  ->  T = U_r V_r', with the r singular values above rcond * s_1.
@@ -40,62 +52,84 @@ def polar(matrix: Float64[np.ndarray, "m n"], method: str = "auto", rcond: float
         matrix: M, finite.
         method: `gram` decomposes the smaller of M M' and M' M in float64, which resolves
             singular values down to about 1e-7 of the largest; `svd` is slower and resolves all;
-            `auto` is `gram`, and `svd` when a singular value lies within ten times of the cut.
+            `polar_express` and `qdwh` iterate with matrix products on the accelerator. Iterations
+            cannot cut: where a singular value may lie below ten times the cut, `gram` takes over;
+            where one lies within ten times of the cut, `svd` does. `auto` is `gram` on a CPU and
+            `polar_express` elsewhere.
         rcond: the cut. 3e-7 suits float32 activations, 1e-5 those rounded to bfloat16.
+        precision: of the products of `polar_express`: `float32`, or `bf16x3`, three bfloat16
+            products for each, with two last steps in float32.
+        mesh: spreads the columns of `polar_express` over the axis `model`.
 
     Raises:
         InputError: M is not finite, or an unknown method.
 
     Source: Higham, Functions of Matrices (2008), theorem 8.1 and section 8.
     """
-    if method not in ("auto", "gram", "svd"):
-        raise InputError(f"Expected the polar method auto, gram or svd, got '{method}'.")
+    if method not in POLAR:
+        raise InputError(f"Expected the polar method {', '.join(POLAR)}, got '{method}'.")
     if not np.isfinite(matrix).all():
         raise InputError("Expected a finite matrix for the polar factor, got NaN or infinity.")
     rows, columns = (np.flatnonzero(matrix.any(axis=axis)) for axis in (1, 0))
-    factor = np.zeros(matrix.shape)
     if not rows.size:
-        return Polar(factor, 0, 0.0, method)
-    core = matrix[np.ix_(rows, columns)]
+        return Polar(np.zeros(matrix.shape), 0, 0.0, method)
+    whole = len(rows) == matrix.shape[0] and len(columns) == matrix.shape[1]
+    core = matrix if whole else matrix[np.ix_(rows, columns)]
     wide = core if core.shape[0] <= core.shape[1] else core.T
+    if method == "auto":
+        method = "gram" if mesh is None and jax.default_backend() == "cpu" else "polar_express"
+    found = _solve(wide, method, rcond, precision, mesh)
+    inner = found.factor if wide is core else found.factor.T
+    if whole:
+        return found._replace(factor=inner)
+    factor = np.zeros(matrix.shape)
+    factor[np.ix_(rows, columns)] = inner
+    return found._replace(factor=factor)
+
+
+def _solve(wide: np.ndarray, method: str, rcond: float, precision: str, mesh: Mesh | None) -> Polar:
     if method == "svd":
-        inner, rank = _by_svd(wide, rcond)
+        return _by_svd(wide, rcond)
+    if method == "gram" or not full_rank(wide, 10 * rcond):
+        return _by_gram(wide, rcond)
+    if method == "qdwh":
+        factor, residual = qdwh(wide)
     else:
-        inner, rank, near = _by_gram(wide, rcond)
-        if method == "auto" and near:
-            inner, rank = _by_svd(wide, rcond)
-            method = "svd"
-        else:
-            method = "gram"
-    residual = _residual(inner, rank)
-    factor[np.ix_(rows, columns)] = inner if wide is core else inner.T
-    return Polar(factor, rank, residual, method)
+        factor, residual = polar_express(wide, 10 * rcond, precision, mesh)
+    return Polar(factor, len(wide), residual, method)
 
 
-def _residual(t: np.ndarray, rank: int) -> float:
-    """||T T' T - T||_F = sqrt(tr((G - I)^2 G)) with the small Gram matrix G = T T'."""
-    g = t @ t.T
-    off = g - np.eye(len(g))
-    return float((max(np.sum((off @ off) * g), 0.0) / max(rank, 1)) ** 0.5)
-
-
-def _by_svd(wide: np.ndarray, rcond: float) -> tuple[np.ndarray, int]:
+def _by_svd(wide: np.ndarray, rcond: float) -> Polar:
     u, s, vt = scipy.linalg.svd(wide, full_matrices=False)
     rank = int((s > rcond * s[0]).sum())
-    return u[:, :rank] @ vt[:rank], rank
+    factor = u[:, :rank] @ vt[:rank]
+    gram = factor @ factor.T
+    residual = np.linalg.norm(gram @ gram - gram) / max(rank, 1) ** 0.5
+    return Polar(factor, rank, float(residual), "svd")
 
 
-def _by_gram(wide: np.ndarray, rcond: float) -> tuple[np.ndarray, int, bool]:
-    """U_r S_r^-1 U_r' M from M M' = U S^2 U'; also whether a singular value lies near the cut."""
-    squares, u = scipy.linalg.eigh(wide @ wide.T, driver="evd")
+def _by_gram(wide: np.ndarray, rcond: float) -> Polar:
+    """U_r S_r^-1 U_r' M from M M' = U S^2 U'; by SVD where a singular value lies near the cut."""
+    squares, u = scipy.linalg.eigh(wide @ wide.T, driver="evd", overwrite_a=True)
     s = np.sqrt(np.maximum(squares, 0.0))
     cut = rcond * s[-1]
     # Below 1e-7 of the largest a Gram matrix in float64 holds only rounding.
     noise = 1e-7 * s[-1]
-    near = bool(((s > max(cut / 10, noise)) & (s < 10 * cut)).any() or cut < noise)
+    if cut < noise or ((s > max(cut / 10, noise)) & (s < 10 * cut)).any():
+        return _by_svd(wide, rcond)
     keep = s > cut
     u, s = u[:, keep], s[keep]
-    factor = (u / s) @ (u.T @ wide)
-    # One Newton-Schulz step squares the error that small singular values leave.
-    factor = 1.5 * factor - 0.5 * (factor @ factor.T) @ factor
-    return factor, int(keep.sum()), near
+    half = u / np.sqrt(s)
+    factor = (half @ half.T) @ wide
+    # An eigenvalue is off by eps of the largest, so a singular value of T by eps (s_1 / s)^2.
+    expected = _EPS * np.sqrt(np.mean((s[-1] / s) ** 4))
+    if expected < 1e-9:
+        return Polar(factor, len(s), float(expected), "gram")
+    # One Newton-Schulz step squares that error: T - E T / 2, E = T T' - U U'. E is small, so that
+    # float32 is enough for its product.
+    error = factor @ factor.T - u @ u.T
+    step = error.astype(np.float32) @ factor.astype(np.float32)
+    step *= np.float32(0.5)
+    factor -= step
+    left = 0.75 * np.linalg.norm(error @ error) / len(s) ** 0.5
+    return Polar(factor, len(s), float(left + _EPS), "gram")

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float64
 
+from atlas_jax.translate.moments import AtlasMoments, SiteMoments
 from atlas_jax.translate.polar import Polar, polar
 
 
+def unit_cross(
+    n: int, site: SiteMoments, atlas: AtlasMoments, center: bool = False
+) -> Float64[np.ndarray, "ds dc"]:
+    """M = A_s^' A_c^ with rows of unit length; if `center`, less n times the product of means."""
+    assert site.unit is not None
+    if not center:
+        return site.unit.T
+    return (site.unit - np.outer(atlas.unit_total, site.unit_total / n)).T
+
+
 def procrustes(
-    unit_cross: Float64[np.ndarray, "ds dc"], method: str = "auto", rcond: float = 3e-7
+    matrix: Float64[np.ndarray, "ds dc"],
+    method: str = "auto",
+    rcond: float = 3e-7,
+    precision: str = "float32",
+    mesh: Mesh | None = None,
 ) -> Polar:
     """T = polar(M), M = A_s^' A_c^ with rows of unit length   (eq. 2, closed form).
 
@@ -19,8 +35,7 @@ def procrustes(
     solution, and T' T = I instead.
 
     Args:
-        unit_cross: M, (d_s, d_c).
-        method: of `polar`.
-        rcond: rank cut of `polar`.
+        matrix: M, (d_s, d_c).
+        method: of `polar`, as are the others.
     """
-    return polar(unit_cross, method, rcond)
+    return polar(matrix, method, rcond, precision, mesh)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, Float32, Int
+import scipy.sparse
+from jaxtyping import Float, Float32, Int
 
 Gather = Callable[[np.ndarray], np.ndarray]
 
+_FIRST = 512
+_GATHER_ROWS = 2048
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TopSamples:
+
+class TopSamples(NamedTuple):
     """The k samples that activate each feature most; among equals, the lower index.
 
     Attributes:
@@ -25,36 +24,69 @@ class TopSamples:
         least: (d_s,), the smallest value of each feature; equal to the largest for a dead one.
     """
 
-    values: Float[Array, "ds k"]
-    indices: Int[Array, "ds k"]
-    least: Float[Array, " ds"]
+    values: Float32[np.ndarray, "ds k"]
+    indices: Int[np.ndarray, "ds k"]
+    least: Float32[np.ndarray, " ds"]
 
     @classmethod
-    def init(cls, width: int, k: int) -> TopSamples:
+    def empty(cls, width: int, k: int) -> TopSamples:
         """No samples yet."""
         return cls(
-            jnp.full((width, k), -jnp.inf, jnp.float32),
-            jnp.full((width, k), -1, jnp.int32),
-            jnp.full((width,), jnp.inf, jnp.float32),
+            np.full((width, k), -np.inf, np.float32),
+            np.full((width, k), -1, np.int64),
+            np.full(width, np.inf, np.float32),
         )
 
-    def update(self, acts: Float[Array, "n ds"], start: Int[Array, ""]) -> TopSamples:
-        """Adds a batch of rows, the first of which is sample `start`."""
-        k = min(self.values.shape[1], acts.shape[0])
-        # A stable choice: among equal values lax.top_k takes the lower position first.
-        acts = acts.astype(jnp.float32)
-        values, rows = lax.top_k(acts.T, k)
-        least = jnp.min(acts, axis=0)
-        return self.merge(TopSamples(values, rows.astype(jnp.int32) + start, least))
+    def add(self, acts: Float[np.ndarray, "n ds"], first: int) -> TopSamples:
+        """Adds rows, numbered from `first` on; every row before has a lower number.
+
+        What does not pass the least of the k best is left out at once, so that a late batch costs
+        one comparison of each value.
+        """
+        if (self.indices[:, -1] < 0).any() and len(acts) > _FIRST:
+            head = self.add(acts[:_FIRST], first)
+            return head.add(acts[_FIRST:], first + _FIRST)
+        least = np.minimum(self.least, acts.min(axis=0))
+        rows, columns = np.nonzero(acts > self.values[:, -1])
+        if not rows.size:
+            return self._replace(least=least)
+        found = acts[rows, columns].astype(np.float32, copy=False)
+        touched = np.unique(columns)
+        slot = np.empty(len(self.values), np.int64)
+        slot[touched] = np.arange(len(touched))
+        k = self.values.shape[1]
+        values = np.concatenate([self.values[touched].ravel(), found])
+        indices = np.concatenate([self.indices[touched].ravel(), rows + first])
+        owners = np.concatenate([np.repeat(np.arange(len(touched)), k), slot[columns]])
+        best = _best(owners, values, indices, k)
+        merged = self._replace(values=self.values.copy(), indices=self.indices.copy(), least=least)
+        merged.values[touched] = values[best].reshape(-1, k)
+        merged.indices[touched] = indices[best].reshape(-1, k)
+        return merged
 
     def merge(self, other: TopSamples) -> TopSamples:
         """The top samples of both; the order of the two plays no role."""
-        k = self.values.shape[1]
-        values = jnp.concatenate([self.values, other.values], axis=1)
-        indices = jnp.concatenate([self.indices, other.indices], axis=1)
-        negated, indices = lax.sort((-values, indices), dimension=1, num_keys=2)
-        least = jnp.minimum(self.least, other.least)
-        return TopSamples(-negated[:, :k], indices[:, :k], least)
+        width, k = self.values.shape
+        values = np.concatenate([self.values, other.values], axis=1).ravel()
+        indices = np.concatenate([self.indices, other.indices], axis=1).ravel()
+        owners = np.repeat(np.arange(width), k + other.values.shape[1])
+        best = _best(owners, values, indices, k)
+        return TopSamples(
+            values[best].reshape(width, k),
+            indices[best].reshape(width, k),
+            np.minimum(self.least, other.least),
+        )
+
+    def shifted(self, rows: int) -> TopSamples:
+        """The same samples, numbered from `rows` on."""
+        return self._replace(indices=np.where(self.indices >= 0, self.indices + rows, -1))
+
+
+def _best(owners: np.ndarray, values: np.ndarray, indices: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k first of each owner, by falling value, then by rising index."""
+    order = np.lexsort((indices, -values, owners))
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1))
+    return order[(starts[:, None] + np.arange(k)).ravel()]
 
 
 def semantic_lens(top: TopSamples, gather: Gather, width: int) -> Float32[np.ndarray, "ds dc"]:
@@ -65,19 +97,20 @@ def semantic_lens(top: TopSamples, gather: Gather, width: int) -> Float32[np.nda
 
     Args:
         top: the winners.
-        gather: gives the atlas rows of some samples, (m, d_c).
+        gather: gives the atlas rows of some samples, in rising order, (m, d_c).
         width: d_c.
 
     Source: Dreyer et al. (2025), in the simplified form of the paper.
     """
-    indices = np.asarray(top.indices)
-    live = np.asarray(top.values)[:, 0] > np.asarray(top.least)
-    result = np.zeros((len(indices), width), np.float32)
-    wanted = np.unique(indices[live][indices[live] >= 0])
-    if not wanted.size:
-        return result
-    rows = np.asarray(gather(wanted), np.float32)
-    for feature in np.flatnonzero(live):
-        mine = indices[feature][indices[feature] >= 0]
-        result[feature] = rows[np.searchsorted(wanted, mine)].mean(axis=0, dtype=np.float32)
+    live = (top.values[:, :1] > top.least[:, None]) & (top.indices >= 0)
+    counts = np.maximum(live.sum(axis=1), 1)
+    wanted, position = np.unique(top.indices[live], return_inverse=True)
+    features = np.nonzero(live)[0]
+    shares = (1.0 / counts[features]).astype(np.float32)
+    marks = scipy.sparse.coo_array((shares, (features, position)), (len(live), len(wanted))).tocsc()
+    result = np.zeros((len(live), width), np.float32)
+    for start in range(0, len(wanted), _GATHER_ROWS):
+        rows = np.asarray(gather(wanted[start : start + _GATHER_ROWS]), np.float32)
+        part = marks[:, start : start + _GATHER_ROWS].tocsr()
+        result += part @ rows
     return result

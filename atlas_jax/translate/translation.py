@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,8 @@ class Translation:
     Attributes:
         method: how it was fitted.
         matrix: T, (d_s, d_c), float32.
-        meta: subject and atlas (model, fingerprint, site), texts, n, pool, options, diagnostics.
+        meta: subject and atlas (model, fingerprint, site), texts, n, pool, options (settings and
+            diagnostics of the method), sums (how they were taken), labels of atlas features.
     """
 
     method: str
@@ -44,6 +45,22 @@ class Translation:
         return (
             f"Translation({self.method!r}, {self.matrix.shape[0]} x {self.matrix.shape[1]}, {site})"
         )
+
+    def __str__(self) -> str:
+        subject, atlas = (self.meta.get(side, {}) for side in ("subject", "atlas"))
+        lines = [
+            f"{self.method}: {self.matrix.shape[0]} subject features to {self.matrix.shape[1]} "
+            "atlas features",
+            f"  subject  {subject.get('model') or '-'}  {subject.get('site') or '-'}",
+            f"  atlas    {atlas.get('model') or '-'}  {atlas.get('site') or '-'}",
+            f"  samples  {self.meta.get('n', '-')}",
+        ]
+        for key, value in self.meta.get("options", {}).items():
+            shown = f"{value:.4g}" if isinstance(value, float) else value
+            lines.append(
+                f"  {key:<8} {shown}" if not isinstance(value, list) else f"  {key:<8} ..."
+            )
+        return "\n".join(lines)
 
     @cached_property
     def row_norms(self) -> Float32[np.ndarray, " ds"]:
@@ -60,13 +77,23 @@ class Translation:
             query: (d_c,), or an object whose `vector` is that.
 
         Raises:
-            InputError: another width, or a query that is zero or not finite.
+            InputError: another width, a query of another atlas, or one that is zero or not finite.
         """
         q = np.asarray(getattr(query, "vector", query), np.float32)
         if q.shape != (self.matrix.shape[1],):
             raise InputError(
                 f"Expected a query of {self.matrix.shape[1]} atlas features, got shape {q.shape}. "
                 "Was the translation fitted on another atlas?"
+            )
+        # An atlas' fingerprint is its features' identity, a dot, and how they are read.
+        fitted, _, reading = str((self.meta.get("atlas") or {}).get("fingerprint", "")).partition(
+            "."
+        )
+        made = getattr(query, "atlas", "")
+        if made and reading and made != fitted:
+            raise InputError(
+                "Expected a query of the atlas that the translation was fitted on "
+                f"({self.meta['atlas'].get('model')}), got one of another atlas. Make it again."
             )
         norm = np.linalg.norm(q)
         if not np.isfinite(norm) or norm == 0:
@@ -77,19 +104,43 @@ class Translation:
         """The scores of several one-concept queries at once: columns of T^."""
         return self.matrix[:, concepts] / self.row_norms[:, None]
 
-    def top_concepts(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
-        """The atlas features with the largest entries in a subject feature's unit row.
+    def row(self, feature: int | str) -> Float32[np.ndarray, " dc"]:
+        """The row of a subject feature: its index, or its name `<site>.<index>`."""
+        return self.matrix[self._index("subject", feature)]
 
-        Raises:
-            InputError: no such feature.
-        """
-        if not 0 <= feature < len(self.matrix):
-            raise InputError(
-                f"Expected a subject feature from 0 to {len(self.matrix) - 1}, got {feature}."
-            )
-        row = self.matrix[feature] / self.row_norms[feature]
-        best = np.argsort(-row, kind="stable")[:k]
-        return [(int(j), float(row[j])) for j in best if row[j] > 0]
+    def column(self, concept: int | str) -> Float32[np.ndarray, " ds"]:
+        """The column of an atlas feature: its index, its name `<site>.<index>`, or its label."""
+        return self.matrix[:, self._index("atlas", concept)]
+
+    def with_labels(self, labels: Mapping[int, str]) -> Translation:
+        """The same, its atlas features also known by their labels."""
+        known = {str(i): text for i, text in labels.items() if 0 <= i < self.matrix.shape[1]}
+        return replace(self, meta={**self.meta, "labels": known})
+
+    def top_concepts(self, feature: int | str, k: int = 5) -> list[tuple[int, float]]:
+        """The atlas features with the largest entries in a subject feature's unit row."""
+        i = self._index("subject", feature)
+        return _largest(self.matrix[i] / self.row_norms[i], k)
+
+    def top_features(self, concept: int | str, k: int = 5) -> list[tuple[int, float]]:
+        """The subject features that score highest on an atlas feature (eq. 3)."""
+        return _largest(self.column(concept) / self.row_norms, k)
+
+    def _index(self, side: str, name: int | str) -> int:
+        """Raises InputError: no such feature."""
+        width = self.matrix.shape[0 if side == "subject" else 1]
+        found: Any = name
+        if isinstance(name, str):
+            site, _, number = name.rpartition(".")
+            labels = self.meta.get("labels", {}) if side == "atlas" else {}
+            if number.isdecimal() and site in ("", self.meta.get(side, {}).get("site")):
+                found = int(number)
+            else:
+                found = next((int(i) for i, text in labels.items() if text == name), -1)
+        if not 0 <= found < width:
+            what = f"a feature of the {side} from 0 to {width - 1}, or its name"
+            raise InputError(f"Expected {what}, got {name!r}.")
+        return int(found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes a safetensors file with the metadata as a JSON header, in one step."""
@@ -134,3 +185,9 @@ class Translation:
             raise InputError(
                 f"The translation at {path} is damaged ({error}): fit it again."
             ) from None
+
+
+def _largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """The k largest that are above zero, the lower index first among equals."""
+    best = np.argsort(-values, kind="stable")[:k]
+    return [(int(j), float(values[j])) for j in best if values[j] > 0]

