@@ -19,7 +19,7 @@ depend on the back end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import jax
@@ -145,3 +145,23 @@ def decode(
 def _over(vector: Array, like: Array) -> Array:
     """Gives a vector the leading axes of `like`, since ranks are never promoted silently."""
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
+def only(sae: SAE, feature: int) -> tuple[SAE, int]:
+    """An autoencoder that gives one feature, and which of its own that is.
+
+    Of a feature that competes with the others (topk, batchtopk), the whole autoencoder.
+    """
+    if sae.k is not None:
+        return sae, feature
+    part = slice(feature, feature + 1)
+    return (
+        replace(
+            sae,
+            W_enc=sae.W_enc[:, part],
+            b_enc=sae.b_enc[part],
+            W_dec=sae.W_dec[part],
+            threshold=None if sae.threshold is None else sae.threshold[part],
+        ),
+        0,
+    )

@@ -60,13 +60,23 @@ class Translation:
             query: (d_c,), or an object whose `vector` is that.
 
         Raises:
-            InputError: another width, or a query that is zero or not finite.
+            InputError: another width, a query of another atlas, or one that is zero or not finite.
         """
         q = np.asarray(getattr(query, "vector", query), np.float32)
         if q.shape != (self.matrix.shape[1],):
             raise InputError(
                 f"Expected a query of {self.matrix.shape[1]} atlas features, got shape {q.shape}. "
                 "Was the translation fitted on another atlas?"
+            )
+        # An atlas' fingerprint is its features' identity, a dot, and how they are read.
+        fitted, _, reading = str((self.meta.get("atlas") or {}).get("fingerprint", "")).partition(
+            "."
+        )
+        made = getattr(query, "atlas", "")
+        if made and reading and made != fitted:
+            raise InputError(
+                "Expected a query of the atlas that the translation was fitted on "
+                f"({self.meta['atlas'].get('model', '?')}), got one of another: make it again."
             )
         norm = np.linalg.norm(q)
         if not np.isfinite(norm) or norm == 0:

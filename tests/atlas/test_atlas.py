@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.atlas.atlas import DEAD, Atlas
+from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.card import measure_card, splice
 from atlas_jax.atlas.formats import save_saelens
-from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.labels import DEAD, Labels
 from atlas_jax.atlas.load import load_atlas
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.sinks import content_rows, norm_limit
@@ -53,7 +53,14 @@ def sae():
 @pytest.fixture
 def atlas(model, sae, monkeypatch, tmp_path):
     monkeypatch.setenv("ATLAS_JAX_CACHE", str(tmp_path))
-    return Atlas(sae, SITE, Labels(NAMES), "tiny", lambda: model, embedder=WordEmbedder)
+    return Atlas(
+        sae,
+        SITE,
+        Labels.of((f, t) for f, texts in NAMES.items() for t in texts),
+        "tiny",
+        lambda: model,
+        embedder=WordEmbedder,
+    )
 
 
 def maximum(acts, mask):
@@ -159,7 +166,9 @@ def test_example_queries(atlas, model, sae, sentences):
 
 def test_load(tmp_path, sae, tiny_llama, model):
     save_saelens(sae, tmp_path / "a", site=SITE, model_name=str(tiny_llama), max_norm=50.0)
-    Labels(NAMES).save(tmp_path / "a" / "labels.jsonl")
+    Labels.of((f, t) for f, texts in NAMES.items() for t in texts).save(
+        tmp_path / "a" / "labels.jsonl"
+    )
     atlas = load_atlas(tmp_path / "a")
     assert (atlas.site, atlas.name, atlas.max_norm) == (SITE, "a", 50.0)
     assert atlas.labels.descriptions == NAMES
@@ -177,7 +186,7 @@ def test_refused_loads(tmp_path, sae, model):
         load_atlas(tmp_path, format="zip")
     save_saelens(sae, tmp_path, site=SITE, model_name="m")
     with pytest.raises(InputError, match="feature 20"):
-        load_atlas(tmp_path, labels=Labels({20: ("x",)}))
+        load_atlas(tmp_path, labels=Labels.of([(20, "x")]))
     other = load_atlas(tmp_path, model=model, site="blocks.1.mlp.hook_post")
     with pytest.raises(InputError, match="width 32"):
         _ = other.model

@@ -35,7 +35,7 @@ def test_csv(tmp_path):
 
 
 def test_round_trip(tmp_path):
-    labels = Labels({1: ("naïve “quotes”", "b"), 0: ("c",)})
+    labels = Labels.of([(1, "naïve “quotes”"), (1, "b"), (0, "c")])
     labels.save(tmp_path / "x" / "l.jsonl")
     assert Labels.load(tmp_path / "x" / "l.jsonl") == labels
     assert list(labels.pairs()) == [(0, "c"), (1, "naïve “quotes”"), (1, "b")]
@@ -68,4 +68,4 @@ def test_missing_files_and_wrong_atlas(tmp_path):
     with pytest.raises(InputError, match="found none"):
         Labels.load(tmp_path)
     with pytest.raises(InputError, match="feature 7"):
-        Labels(WANTED).check(5)
+        Labels.of([(7, "ships")]).check(5)

@@ -77,9 +77,7 @@ def compare(sae, folder, x=None, extra=None, reshape=lambda t: t):
 @pytest.mark.parametrize("architecture", ["standard", "jumprelu", "gated", "topk"])
 def test_architectures_and_normalisations(tmp_path, architecture, normalize, subtract):
     k = {"k": 9} if architecture == "topk" else {}
-    sae = build(
-        architecture, normalize_activations=normalize, apply_b_dec_to_input=subtract, **k
-    )
+    sae = build(architecture, normalize_activations=normalize, apply_b_dec_to_input=subtract, **k)
     sae.save_model(tmp_path)
     loaded = compare(sae, tmp_path)
     assert (loaded.site, loaded.model_name) == (SITE, "gpt2-small")

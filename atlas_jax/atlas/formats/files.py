@@ -64,7 +64,9 @@ def _float32(tensors: Tensors) -> Tensors:
     return {name: np.asarray(value).astype(np.float32) for name, value in tensors.items()}
 
 
-def take(tensors: Tensors, path: Path, wanted: Collection[str], known: Collection[str] = ()) -> None:
+def take(
+    tensors: Tensors, path: Path, wanted: Collection[str], known: Collection[str] = ()
+) -> None:
     """Checks that a file has the wanted tensors, and others only if they are known to be harmless.
 
     Raises:

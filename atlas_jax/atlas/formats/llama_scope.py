@@ -44,9 +44,7 @@ def load_llama_scope(
         raise refuse_transcoder(written)
     for key, value in {"act_fn": "jumprelu", "norm_activation": "dataset-wise"}.items():
         if config.get(key, value) != value:
-            raise InputError(
-                f"Expected {key} '{value}' in {folder / CONFIG}, got {config[key]!r}."
-            )
+            raise InputError(f"Expected {key} '{value}' in {folder / CONFIG}, got {config[key]!r}.")
     try:
         theta = float(config["jump_relu_threshold"])
         norm = float(config["dataset_average_activation_norm"]["in"])

@@ -97,6 +97,7 @@ def load_saelens(
         str(flat.get("neuronpedia_id") or ""),
     )
 
+
 def _architecture(config: Mapping[str, Any]) -> str:
     found = config.get("architecture") or "standard"
     if "transcoder" in str(found) or config.get("d_out") or config.get("hook_name_out"):
@@ -180,7 +181,7 @@ def _centred(config: Mapping[str, Any], site: str) -> bool:
     changed = {key for key, value in changes.items() if value} - _HARMLESS
     if changed - {"center_writing_weights"}:
         raise InputError(
-            f"This autoencoder was trained on a changed model ({', '.join(sorted(changed))}), whose "
+            f"It was trained on a changed model ({', '.join(sorted(changed))}), whose "
             "activations are others than those read here."
         )
     return bool(changed) and "hook_post" not in site and not site.endswith("hook_z")

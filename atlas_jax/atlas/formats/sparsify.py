@@ -1,6 +1,6 @@
 """sparsify (EleutherAI): `cfg.json` beside `sae.safetensors`, in a folder named by the module.
 
-    f = relu((x - b_dec) W_enc + b_enc) where it is one of the k largest of its token, else 0
+f = relu((x - b_dec) W_enc + b_enc) where it is one of the k largest of its token, else 0
 """
 
 from __future__ import annotations
