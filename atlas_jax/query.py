@@ -94,7 +94,7 @@ class Query:
             self.atlas or other.atlas,
         )
 
-    def __mul__(self, factor: float) -> Query:
+    def __mul__(self, factor: float | np.number) -> Query:
         """The same concept with another weight."""
         if isinstance(factor, bool) or not isinstance(factor, int | float | np.number):
             return NotImplemented
@@ -174,13 +174,15 @@ class Query:
             raise InputError(f"Expected a query at {path}, there is no such file.")
         try:
             content = json.loads(path.read_text("utf-8"))
-            if not isinstance(content, dict) or content.get("format") != _FORMAT:
-                raise InputError(f"Expected a file of format '{_FORMAT}' at {path}.")
+        except ValueError:
+            content = None
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise InputError(f"Expected a file of format '{_FORMAT}' at {path}, got another.")
+        try:
             vector = np.zeros(int(content["n_features"]), np.float32)
             for index, value in content["vector"].items():
                 vector[int(index)] = value
-            return cls(
-                vector,
+            parts = (
                 str(content["name"]),
                 tuple(int(f) for f in content["features"]),
                 tuple(float(w) for w in content["weights"]),
@@ -191,3 +193,4 @@ class Query:
             raise InputError(
                 f"The query at {path} is damaged ({type(error).__name__}): make it again."
             ) from None
+        return cls(vector, *parts)

@@ -8,7 +8,7 @@ examples    q = mean of pooled feature activations of the positive texts, less t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,7 @@ from atlas_jax.errors import InputError
 from atlas_jax.progress import Bar
 from atlas_jax.query import Query
 
-Weighting = Literal["similarity", "one"]
+WEIGHTINGS = ("similarity", "one")
 LEAST_SIMILARITY = 0.43
 """Cosine that the best description must reach, or the atlas knows nothing about a text.
 
@@ -75,13 +75,13 @@ def nearest_text(
     return [(int(index.features[i]), float(cosines[i])) for i in order]
 
 
-def from_text(atlas: Asked, text: str, top: int, weighting: Weighting) -> Query:
+def from_text(atlas: Asked, text: str, top: int, weighting: str) -> Query:
     """The features whose descriptions are nearest.
 
     Raises:
         InputError: an empty text, or one that no description is near to.
     """
-    if weighting not in ("similarity", "one"):
+    if weighting not in WEIGHTINGS:
         raise InputError(f"Expected a weighting of 'similarity' or 'one', got '{weighting}'.")
     if top < 1:
         raise InputError(f"Expected at least one feature for a text, got top={top}.")

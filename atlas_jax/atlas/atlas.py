@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.activations.pool import PoolFunction
-from atlas_jax.atlas.asking import Weighting, from_examples, from_features, from_text, nearest_text
+from atlas_jax.atlas.asking import from_examples, from_features, from_text, nearest_text
 from atlas_jax.atlas.description_index import DescriptionIndex, index_descriptions
 from atlas_jax.atlas.embed import Embedder, SentenceEmbedder
 from atlas_jax.atlas.labels import Labels
@@ -193,7 +193,7 @@ class Atlas:
         positive: Sequence[str] | None = None,
         negative: Sequence[str] | None = None,
         top: int = TOP_FEATURES,
-        weighting: Weighting = "similarity",
+        weighting: str = "similarity",
     ) -> Query:
         """A concept in atlas coordinates; give a text, or features, or example texts.
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from atlas_jax.assets import cache_folder
 from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.labels import DEAD, Labels
 
@@ -61,8 +62,6 @@ def index_descriptions(labels: Labels, embedder: Embedder) -> DescriptionIndex:
 
 
 def _vectors(texts: list[str], embedder: Embedder) -> Float[np.ndarray, "n d"]:
-    from atlas_jax.assets import cache_folder
-
     name = hashlib.sha256("\n".join([embedder.fingerprint, *texts]).encode()).hexdigest()
     path = cache_folder() / "descriptions" / f"{name[:32]}.safetensors"
     known = _read(path)

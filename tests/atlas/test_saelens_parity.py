@@ -189,3 +189,114 @@ def test_what_is_saved_here_opens_there(tmp_path, architecture, half):
     theirs = sae_lens.SAE.load_from_disk(tmp_path / "ours")
     assert theirs.cfg.metadata.hook_name == SITE
     compare(theirs, tmp_path / "ours")
+
+
+def publish(root, monkeypatch, files):
+    """A hub that is a folder, for SAELens; a list of where it looks for its files."""
+    import sae_lens.loading.pretrained_sae_loaders as loaders
+    from huggingface_hub.utils import EntryNotFoundError
+    from safetensors import safe_open
+
+    for path, write in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        write(root / path)
+
+    def download(repo_id, filename, subfolder=None, force_download=False, **_):
+        path = root / repo_id.split("/")[1] / (subfolder or "") / filename
+        if not path.exists():
+            raise EntryNotFoundError(str(path))
+        return str(path)
+
+    def shapes(repo_id, filename):
+        with safe_open(download(repo_id, filename), "np") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+
+    monkeypatch.setattr(loaders, "hf_hub_download", download)
+    monkeypatch.setattr(loaders, "get_safetensors_tensor_shapes", shapes)
+
+
+def raw(d, f, small=False):
+    r = np.random.default_rng(0)
+    shapes = {"W_enc": (d, f), "W_dec": (f, d), "b_enc": (f,), "b_dec": (d,), "threshold": (f,)}
+    made = {name: r.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    return {(n.replace("W_", "w_") if small else n): value for n, value in made.items()}
+
+
+def same(release, sae_id, folder, d):
+    """What SAELens makes of a release, and what is made of its folder here."""
+    from atlas_jax.atlas.formats import SAE_FORMATS, find_format
+
+    theirs = sae_lens.SAE.from_pretrained(release, sae_id)
+    theirs.turn_off_forward_pass_hook_z_reshaping()  # heads lie side by side here
+    ours = SAE_FORMATS[find_format(folder)].load(folder)
+    x = np.random.default_rng(3).normal(size=(5, d)).astype(np.float32)
+    with torch.no_grad():
+        features = theirs.encode(torch.tensor(x))
+        back = theirs.decode(features).numpy()
+    got = encode(ours.sae, jnp.asarray(x))
+    size = float(features.max())
+    np.testing.assert_allclose(got, features.numpy(), rtol=1e-5, atol=1e-5 * size)
+    np.testing.assert_allclose(
+        decode(ours.sae, got), back, rtol=1e-5, atol=1e-5 * np.abs(back).max()
+    )
+    assert ours.site == theirs.cfg.metadata.hook_name
+    return ours, theirs.cfg.metadata.model_name
+
+
+def test_gemma_scope_as_saelens_loads_it(tmp_path, monkeypatch):
+    release, d = "gemma-scope-2b-pt-att", 2048  # SAELens takes sizes from names, not from the file
+    ids = sae_lens.loading.pretrained_saes_directory.get_pretrained_saes_directory()
+    sae_id = next(i for i in ids[release].saes_map if "layer_20/width_16k" in i)
+    folder = tmp_path / release / sae_id
+    publish(tmp_path, monkeypatch, {folder / "params.npz": lambda p: np.savez(p, **raw(d, 16384))})
+    ours, model = same(release, sae_id, folder, d)
+    assert ours.model_name == f"google/{model}"
+
+
+@pytest.mark.parametrize(
+    ("release", "sae_id", "module"),
+    [
+        ("gemma-scope-2-1b-pt-res", "layer_13_width_16k_l0_big", "model.layers.13.output"),
+        ("gemma-scope-2-270m-pt-att", "layer_12_width_16k_l0_big", ""),
+    ],
+)
+def test_gemma_scope_2_as_saelens_loads_it(tmp_path, monkeypatch, release, sae_id, module):
+    repository = release.rpartition("-")[0]
+    part = {"res": "resid_post", "att": "attn_out"}[release.rpartition("-")[2]]
+    folder = tmp_path / repository / part / sae_id
+    config = {"architecture": "jump_relu", "hf_hook_point_in": module}
+    config["model_name"] = "gemma-v3-1b-pt"
+    files = {folder / "params.safetensors": lambda path: save_tensors(raw(24, 64, True), path)}
+    if module:
+        files[folder / "config.json"] = lambda path: path.write_text(json.dumps(config))
+    publish(tmp_path, monkeypatch, files)
+    ours, model = same(release, sae_id, folder, 24)
+    assert ours.model_name == model
+
+
+def save_tensors(tensors, path):
+    save_file({name: torch.tensor(value) for name, value in tensors.items()}, path)
+
+
+def test_llama_scope_as_saelens_loads_it(tmp_path, monkeypatch):
+    folder = tmp_path / "Llama3_1-8B-Base-LXR-8x" / "Llama3_1-8B-Base-L8R-8x"
+    facts = {"jump_relu_threshold": 0.2, "d_model": 4096, "d_sae": 64}
+    # SAELens folds a factor from its own table; the file's norm gives the same one.
+    scale = sae_lens.loading.pretrained_saes_directory.get_norm_scaling_factor(
+        "llama_scope_lxr_8x", "l8r_8x"
+    )
+    facts["dataset_average_activation_norm"] = {"in": 64 / scale}
+    facts |= {"hook_point_in": "blocks.8.hook_resid_post"}
+    t = raw(4096, 64)
+    stored = {"encoder.bias": t["b_enc"], "decoder.bias": t["b_dec"]}
+    stored["encoder.weight"] = np.ascontiguousarray(t["W_enc"].T)
+    stored["decoder.weight"] = np.ascontiguousarray(t["W_dec"].T)
+    # They are stored, and read by SAELens, in bfloat16.
+    half = {name: torch.tensor(value).bfloat16() for name, value in stored.items()}
+    files = {
+        folder / "hyperparams.json": lambda path: path.write_text(json.dumps(facts)),
+        folder / "checkpoints" / "final.safetensors": lambda path: save_file(half, path),
+    }
+    publish(tmp_path, monkeypatch, files)
+    ours, model = same("llama_scope_lxr_8x", "l8r_8x", folder, 4096)
+    assert ours.model_name == model
