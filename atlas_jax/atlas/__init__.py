@@ -4,8 +4,9 @@ from atlas_jax.atlas.card import measure_card
 from atlas_jax.atlas.describe import describe_features, label_atlas
 from atlas_jax.atlas.embed import SentenceEmbedder
 from atlas_jax.atlas.formats import SAE_FORMATS, load_saelens, save_saelens
-from atlas_jax.atlas.labels import Labels
-from atlas_jax.atlas.load import load_atlas, released
+from atlas_jax.atlas.labels import Label, Labels
+from atlas_jax.atlas.load import load_atlas
+from atlas_jax.atlas.reference import released
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.token_activations import TokenActivations, collect, open_activations
 from atlas_jax.atlas.train import train_atlas
@@ -14,6 +15,7 @@ __all__ = [
     "SAE",
     "SAE_FORMATS",
     "Atlas",
+    "Label",
     "Labels",
     "Recipe",
     "SentenceEmbedder",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,27 +16,21 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from atlas_jax.activations.pool import PoolFunction
+from atlas_jax.atlas.asking import from_examples, from_features, from_text, nearest_text
+from atlas_jax.atlas.description_index import DescriptionIndex, index_descriptions
 from atlas_jax.atlas.embed import Embedder, SentenceEmbedder
 from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.pooled import encode_pooled
 from atlas_jax.atlas.sae import SAE, encode
 from atlas_jax.atlas.sinks import is_content
 from atlas_jax.errors import InputError
 from atlas_jax.models.decoder import Decoder
-from atlas_jax.models.language_model import LanguageModel, PoolFunction
+from atlas_jax.models.language_model import LanguageModel
 from atlas_jax.models.sites import parse_site
 from atlas_jax.query import Query
 
 TOP_FEATURES = 5
-LEAST_SIMILARITY = 0.43
-"""Cosine that the best description must reach, or the atlas knows nothing about a text.
-
-On the atlas that ships, strings without meaning reach 0.29 to 0.42 with some description, and
-themes that it knows 0.45 to 0.77.
-"""
-SHARE_OF_BEST = 0.7
-"""A feature is left out of a text query where its cosine falls below this share of the best one."""
-DEAD = "never active on the texts used"
-_BUCKETS = (16, 32, 64, 128, 256)
 
 
 class Atlas:
@@ -115,14 +111,19 @@ class Atlas:
         return (self.feature_site,)
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Names the exact weights of model and autoencoder."""
-        digest = hashlib.sha256(self.model.fingerprint.encode())
-        digest.update(repr((self.sae.architecture, self.sae.k, self.site)).encode())
-        digest.update(repr((self.sae.apply_b_dec_to_input, self.max_norm)).encode())
+    def identity(self) -> str:
+        """Names the features: the autoencoder's weights and site, whatever model they read."""
+        digest = hashlib.sha256(repr((self.sae.architecture, self.sae.k, self.site)).encode())
+        digest.update(repr((self.sae.apply_b_dec_to_input, self.sae.normalize)).encode())
         for leaf in jax.tree.leaves(self.sae):
-            digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()[:32]
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the exact weights of autoencoder and model: the identity, a dot, and the rest."""
+        rest = repr((self.model.fingerprint, self.max_norm)).encode()
+        return f"{self.identity}.{hashlib.sha256(rest).hexdigest()[:16]}"
 
     def width(self, site: str) -> int:
         """Number of features F.
@@ -143,11 +144,14 @@ class Atlas:
     ) -> dict[str, Array]:
         """Feature activations: the model up to its site, encoded per token, pooled, in one program.
 
+        Pooled, the features of all tokens never exist at once: see `pooled`.
+
         Args:
             tokens: (B, T) ids.
             mask: True at real tokens.
             sites: the atlas' only site; default.
-            pool: (B, T, F), (B, T) -> (B, F); must be hashable and the same object every time.
+            pool: (B, T, F), (B, T) -> (B, F), on each feature alone; must be hashable and the same
+                object every time.
 
         Returns:
             {site: (B, T, F)}, or (B, F) pooled; zero at padding and at attention sinks.
@@ -174,9 +178,17 @@ class Atlas:
         Raises:
             InputError: no such feature.
         """
-        self._check([feature])
+        self.check([feature])
         texts = self.labels[feature]
         return texts[0] if texts else f"feature {feature} (no description)"
+
+    def nearest(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
+        """The features whose decoder rows point most nearly the same way, with their cosine."""
+        self.check([feature])
+        decoder = self.sae.W_dec
+        cosines = np.asarray(_cosines(decoder, decoder[feature]))
+        order = np.argsort(-cosines, kind="stable")
+        return [(int(i), float(cosines[i])) for i in order if i != feature][:k]
 
     def query(
         self,
@@ -187,18 +199,20 @@ class Atlas:
         positive: Sequence[str] | None = None,
         negative: Sequence[str] | None = None,
         top: int = TOP_FEATURES,
+        weighting: str = "similarity",
     ) -> Query:
         """A concept in atlas coordinates; give a text, or features, or example texts.
 
         Args:
-            text: in words; becomes the `top` features whose descriptions lie nearest, each
-                weighted by its similarity (cosine of sentence embeddings).
+            text: in words; becomes the `top` features whose descriptions lie nearest.
             features: numbers of features.
             weights: of those features; default 1 each.
             positive: texts that have the concept. The query is the mean of their max-pooled
                 feature activations, less that of `negative`.
             negative: texts that lack it.
             top: how many features a text query takes.
+            weighting: of the features of a text query: `similarity` (cosine of sentence
+                embeddings) or `one`.
 
         Raises:
             InputError: none or several of the three, an empty text, one that no description is
@@ -216,91 +230,43 @@ class Atlas:
         if negative is not None and positive is None:
             raise InputError("negative=[...] goes with positive=[...], which is missing.")
         if text is not None:
-            return self._from_text(text, top)
-        if features is not None:
-            return self._from_features(features, weights)
-        assert positive is not None
-        return self._from_examples(positive, negative or (), top)
+            query = from_text(self, text, top, weighting)
+        elif features is not None:
+            query = from_features(self, features, weights)
+        else:
+            query = from_examples(self, positive or (), negative or (), top)
+        return replace(query, atlas=self.identity)
 
-    def _from_text(self, text: str, top: int) -> Query:
-        text = " ".join(text.split())
-        if not text:
-            raise InputError("Expected words to search for, got an empty text.")
-        found = self.search(text, top)
-        if not found:
-            raise InputError(
-                f"No description of this atlas is near to '{text[:80]}' (all cosines below "
-                f"{LEAST_SIMILARITY}): use other words, or features=[...]."
-            )
-        return self._query(found, text)
+    def load_query(self, path: str | os.PathLike[str]) -> Query:
+        """Reads a query that `Query.save` wrote.
+
+        Raises:
+            InputError: no such file, a damaged one, or a query of another atlas.
+        """
+        return Query.load(path).check(self.identity, self.sae.n_features)
+
+    @cached_property
+    def index(self) -> DescriptionIndex:
+        """The embedded descriptions.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = index_descriptions(self.labels, self.embedder)
+        if not len(found.features):
+            raise InputError(f"The atlas {self.name} has no descriptions. Pass labels=...")
+        return found
 
     def search(self, text: str, top: int = TOP_FEATURES) -> list[tuple[int, float]]:
         """The features whose descriptions lie nearest to a text, with their cosine, best first."""
-        from atlas_jax.atlas.description_index import description_vectors
+        return nearest_text(self.index, self.embedder, text, top)
 
-        features, vectors = description_vectors(self.labels, self.embedder)
-        if not len(features):
-            raise InputError(f"The atlas {self.name} has no descriptions. Pass labels=...")
-        cosines = vectors @ self.embedder.embed([text])[0]
-        if cosines.max() < LEAST_SIMILARITY:
-            return []
-        least = SHARE_OF_BEST * float(cosines.max())
-        best: dict[int, float] = {}
-        for i in np.argsort(-cosines, kind="stable"):
-            if cosines[i] < least or len(best) == top:
-                break
-            best.setdefault(int(features[i]), float(cosines[i]))
-        return list(best.items())
+    def check(self, features: Sequence[int]) -> None:
+        """Refuses numbers that name no feature.
 
-    def _from_features(self, features: Sequence[int], weights: Sequence[float] | None) -> Query:
-        if not len(features):
-            raise InputError("Expected at least one feature, got none.")
-        self._check(features)
-        weights = [1.0] * len(features) if weights is None else weights
-        if len(weights) != len(features):
-            raise InputError(
-                f"Expected one weight for each of {len(features)} features, got {len(weights)}."
-            )
-        pairs = [(int(f), float(w)) for f, w in zip(features, weights, strict=True)]
-        return self._query(pairs, ", ".join(self.describe(f) for f, _ in pairs[:3]))
-
-    def _from_examples(self, positive: Sequence[str], negative: Sequence[str], top: int) -> Query:
-        if isinstance(positive, str) or isinstance(negative, str):
-            raise InputError("Expected lists of texts for positive and negative, got one text.")
-        if not len(positive) or not all(t.strip() for t in (*positive, *negative)):
-            raise InputError(
-                "Expected texts with words in positive and negative, got an empty one."
-            )
-        vector = self._pooled(positive)
-        if len(negative):
-            vector = vector - self._pooled(negative)
-        order = np.argsort(-np.abs(vector), kind="stable")[:top]
-        order = order[vector[order] != 0]
-        name = f"like '{positive[0][:40]}'"
-        return Query(
-            jnp.asarray(vector),
-            name,
-            tuple(int(f) for f in order),
-            tuple(float(vector[f]) for f in order),
-        )
-
-    def _pooled(self, texts: Sequence[str]) -> Float[np.ndarray, " F"]:
-        total = np.zeros(self.sae.n_features, np.float64)
-        for ids in self.tokenizer.encode_batch(list(texts)):
-            ids = ids[: _BUCKETS[-1]]
-            length = next(b for b in _BUCKETS if b >= len(ids))
-            tokens, mask = self.tokenizer.pad([ids], length)
-            total += np.asarray(self.read(tokens, mask, pool=_maximum)[self.feature_site])[0]
-        return (total / len(texts)).astype(np.float32)
-
-    def _query(self, pairs: Sequence[tuple[int, float]], name: str) -> Query:
-        vector = np.zeros(self.sae.n_features, np.float32)
-        for feature, weight in pairs:
-            vector[feature] += weight
-        features, weights = zip(*pairs, strict=True)
-        return Query(jnp.asarray(vector), name, features, weights)
-
-    def _check(self, features: Sequence[int]) -> None:
+        Raises:
+            InputError: naming the first of them.
+        """
         n = self.sae.n_features
         for feature in features:
             if not 0 <= int(feature) < n or int(feature) != feature:
@@ -309,10 +275,11 @@ class Atlas:
                 )
 
 
-def _maximum(acts: Float[Array, "b t F"], mask: Bool[Array, "b t"]) -> Float[Array, "b F"]:
-    """Maximum over real tokens but the first, an attention sink."""
-    real = mask.at[:, 0].set(jnp.zeros((), bool)) if mask.shape[1] > 1 else mask
-    return jnp.max(jnp.where(real[:, :, None], acts, 0.0), axis=1)
+@jax.jit
+def _cosines(decoder: Float[Array, "F d"], row: Float[Array, " d"]) -> Float[Array, " F"]:
+    norms = jnp.linalg.norm(decoder, axis=1) * jnp.linalg.norm(row)
+    products = jnp.matmul(decoder, row, precision=jax.lax.Precision.HIGHEST)
+    return products / jnp.where(norms > 0, norms, 1.0)
 
 
 @partial(jax.jit, static_argnames=("graph", "site", "pool"))
@@ -330,5 +297,6 @@ def _read(
     where = parse_site(site, decoder.arch)
     _, acts, _ = decoder(decoder.embed_tokens(tokens), mask, taps=(where,), depth=1 + where.layer)
     content = mask & is_content(acts[where], max_norm)
-    features = jnp.where(content[:, :, None], encode(sae, acts[where]), 0.0)
-    return features if pool is None else pool(features, mask)
+    if pool is not None:
+        return encode_pooled(sae, acts[where], content, mask, pool)
+    return jnp.where(content[:, :, None], encode(sae, acts[where]), 0.0)

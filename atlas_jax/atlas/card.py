@@ -90,7 +90,7 @@ def measure_card(
 def _measure(sae: SAE, x: Float[Array, "n d"]) -> tuple[Float[Array, " F"], Float[Array, ""]]:
     features = encode(sae, x)
     active = jnp.sum((features > 0).astype(jnp.float32), axis=0)
-    return active, jnp.sum((x - decode(sae, features)) ** 2)
+    return active, jnp.sum((x - decode(sae, features, x)) ** 2)
 
 
 def splice(
@@ -148,7 +148,7 @@ def _cross_entropies(
     where = parse_site(site, decoder.arch)
     swaps = (
         lambda x: x,
-        lambda x: decode(sae, encode(sae, x)).astype(x.dtype),
+        lambda x: decode(sae, encode(sae, x), x).astype(x.dtype),
         lambda x: jnp.broadcast_to(mean.astype(x.dtype)[None, None], x.shape),
         jnp.zeros_like,
     )

@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas_jax.atlas.atlas import DEAD
 from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.examples import Activity, ContextReader, find_activity
 from atlas_jax.atlas.formats.saelens import load_saelens
-from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.labels import DEAD, Labels
 from atlas_jax.atlas.sinks import norm_limit
 from atlas_jax.atlas.token_activations import TokenActivations
 from atlas_jax.atlas.word_lists import CLASSES, PREFIXES, SIGNS, STOPWORDS, SUFFIXES, TOPICS

@@ -4,40 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from atlas_jax.assets import cache_folder
 from atlas_jax.atlas.embed import Embedder
-from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.labels import DEAD, Labels
+
+_BLOCK = 4096
 
 
-def description_vectors(
-    labels: Labels, embedder: Embedder
-) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n d"]]:
-    """The feature and the unit vector of every description, those of dead features left out."""
-    from atlas_jax.assets import cache_folder
-    from atlas_jax.atlas.atlas import DEAD
+@dataclass(frozen=True)
+class DescriptionIndex:
+    """Descriptions as unit vectors, those of one feature side by side.
 
+    Attributes:
+        features: the described features, in rising order.
+        starts: where each one's vectors begin.
+        vectors: of all descriptions.
+    """
+
+    features: Int[np.ndarray, " n"]
+    starts: Int[np.ndarray, " n"]
+    vectors: Float[np.ndarray, "m d"]
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether each feature has one description."""
+        return len(self.features) == len(self.vectors)
+
+    def cosines(self, query: Float[np.ndarray, " d"]) -> Float[np.ndarray, " n"]:
+        """For each feature, the cosine of its nearest description with a unit vector."""
+        every = self.vectors @ query
+        return every if self.alone else np.maximum.reduceat(every, self.starts)
+
+
+def index_descriptions(labels: Labels, embedder: Embedder) -> DescriptionIndex:
+    """Embeds every description, or reads from the cache what was embedded before.
+
+    Blocks of 4,096 descriptions are kept one by one, named by their texts and the embedder, so that
+    an interrupted run goes on where it stopped.
+    """
     pairs = [(feature, text) for feature, text in labels.pairs() if text != DEAD]
-    features = np.array([feature for feature, _ in pairs], np.int64)
+    owners = np.array([feature for feature, _ in pairs], np.int64)
+    features, starts = np.unique(owners, return_index=True)
     texts = [text for _, text in pairs]
-    if not texts:
-        return features, np.zeros((0, embedder.width), np.float32)
+    blocks = [texts[i : i + _BLOCK] for i in range(0, len(texts), _BLOCK)]
+    parts = [_vectors(block, embedder) for block in blocks]
+    parts = parts or [np.zeros((0, embedder.width), np.float32)]
+    return DescriptionIndex(features, starts.astype(np.int64), np.concatenate(parts))
+
+
+def _vectors(texts: list[str], embedder: Embedder) -> Float[np.ndarray, "n d"]:
     name = hashlib.sha256("\n".join([embedder.fingerprint, *texts]).encode()).hexdigest()
     path = cache_folder() / "descriptions" / f"{name[:32]}.safetensors"
-    if path.exists():
-        try:
-            vectors = load_file(path)["vectors"]
-        except (SafetensorError, KeyError, OSError):
-            vectors = np.zeros((0, 0), np.float32)
-        if vectors.shape == (len(texts), embedder.width):
-            return features, vectors
+    known = _read(path)
+    if known.shape == (len(texts), embedder.width):
+        return known
     vectors = embedder.embed(texts)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.partial")
     save_file({"vectors": vectors}, draft)
     os.replace(draft, path)
-    return features, vectors
+    return vectors
+
+
+def _read(path: Path) -> np.ndarray:
+    """What is kept; nothing, where there is no file or a damaged one."""
+    try:
+        return load_file(path)["vectors"] if path.exists() else np.zeros((0, 0), np.float32)
+    except (SafetensorError, KeyError, OSError):
+        return np.zeros((0, 0), np.float32)

@@ -141,8 +141,10 @@ class SentenceEmbedder:
             while order:
                 length = next(b for b in _BUCKETS if b >= len(rows[order[0]]))
                 length = min(length, self.max_tokens)
-                size = max(1, _BATCH_TOKENS // length)
-                batch = [i for i in order[:size] if len(rows[i]) <= length]
+                most = max(1, _BATCH_TOKENS // length)
+                batch = [i for i in order[:most] if len(rows[i]) <= length]
+                # One text must not wait for a batch of padding; few sizes, each compiled once.
+                size = min(size for size in (1, 8, most) if size >= len(batch))
                 order = order[len(batch) :]
                 tokens = np.zeros((size, length), np.int32)
                 mask = np.zeros((size, length), bool)

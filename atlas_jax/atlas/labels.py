@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from atlas_jax.atlas.label_rows import KINDS, Row, read_rows
 from atlas_jax.errors import InputError
 
-FEATURE_KEYS = ("feature", "index")
-DESCRIPTION_KEYS = ("description", "label")
+DEAD = "never active on the texts used"
+"""The description of a feature that nothing is known about; no search finds it."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """One description of a feature.
+
+    Attributes:
+        text: the words.
+        source: who or what wrote them, where known.
+        score: how well they tell the feature's texts from others, 1 at best; None where not
+            measured.
+    """
+
+    text: str
+    source: str = ""
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Descriptions of features, the best first; features without any are simply absent."""
+    """Descriptions of features, the best first; features without any are simply absent.
 
-    descriptions: Mapping[int, tuple[str, ...]]
+    Attributes:
+        features: the labels of each feature.
+        origin: the autoencoder they were written for, `model/source` as Neuronpedia names it, where
+            known.
+    """
+
+    features: Mapping[int, tuple[Label, ...]]
+    origin: str = ""
 
     def __getitem__(self, feature: int) -> tuple[str, ...]:
         return self.descriptions.get(int(feature), ())
 
     def __contains__(self, feature: object) -> bool:
-        return feature in self.descriptions
+        return feature in self.features
 
     def __len__(self) -> int:
-        return len(self.descriptions)
+        return len(self.features)
+
+    @cached_property
+    def descriptions(self) -> dict[int, tuple[str, ...]]:
+        """The texts alone."""
+        return {f: tuple(label.text for label in labels) for f, labels in self.features.items()}
 
     def pairs(self) -> Iterator[tuple[int, str]]:
         """Every (feature, description), by feature, the best description first."""
-        for feature in sorted(self.descriptions):
-            for text in self.descriptions[feature]:
-                yield feature, text
+        for feature in sorted(self.features):
+            for label in self.features[feature]:
+                yield feature, label.text
 
     def coverage(self, n_features: int) -> float:
         """Share of an atlas' features that have a description."""
-        return sum(0 <= f < n_features for f in self.descriptions) / n_features
+        return sum(0 <= f < n_features for f in self.features) / n_features
 
     def check(self, n_features: int) -> None:
         """Refuses labels that name features the atlas does not have.
@@ -48,45 +76,66 @@ class Labels:
         Raises:
             InputError: the labels belong to a larger atlas.
         """
-        top = max(self.descriptions, default=-1)
+        top = max(self.features, default=-1)
         if top >= n_features:
             raise InputError(
                 f"Expected labels of features below {n_features}, got one for feature {top}: "
                 "they belong to another atlas."
             )
 
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[int, str]]) -> Labels:
-        """Gathers (feature, description) pairs in order, repeated descriptions once."""
-        gathered: dict[int, dict[str, None]] = {}
-        for feature, text in pairs:
-            gathered.setdefault(feature, {})[text] = None
-        return cls({feature: tuple(texts) for feature, texts in gathered.items()})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Labels:
-        """Reads `.jsonl`, `.jsonl.gz` or `.csv`; a folder of them counts as one.
-
-        A row names its feature (`feature`, or `index` as Neuronpedia exports do) and its
-        description (`description` or `label`). Rows may repeat a feature and come in any order:
-        they are joined on the number, never on their position. Rows without a description are
-        left out.
+    def check_origin(self, wanted: str) -> None:
+        """Refuses labels that were written for another autoencoder, where both are known.
 
         Raises:
-            InputError: naming the file and the line.
+            InputError: naming the two.
         """
-        path = Path(path)
-        if path.is_dir():
-            files = sorted(f for f in path.iterdir() if _kind(f))
-            if not files:
-                raise InputError(f"Expected .jsonl, .jsonl.gz or .csv files in {path}, found none.")
-        elif not path.exists():
-            raise InputError(f"Expected a file of labels, {path} does not exist.")
-        elif not _kind(path):
-            raise InputError(f"Expected labels as .jsonl, .jsonl.gz or .csv, got {path.name}.")
-        else:
-            files = [path]
-        return cls.of(pair for file in files for pair in _pairs(file))
+        if wanted and self.origin and wanted != self.origin:
+            raise InputError(f"Expected labels of {wanted}, got labels of {self.origin}.")
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int, str | Label]], origin: str = "") -> Labels:
+        """Gathers (feature, label) pairs; scored labels first, the best of them leading.
+
+        Labels without a score keep their order; of a repeated text, the first one counts.
+        """
+        gathered: dict[int, dict[str, Label]] = {}
+        for feature, label in pairs:
+            label = Label(label) if isinstance(label, str) else label
+            gathered.setdefault(feature, {}).setdefault(label.text, label)
+        return cls({f: tuple(sorted(v.values(), key=_rank)) for f, v in gathered.items()}, origin)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], origin: str = "") -> Labels:
+        """Reads `.jsonl`, `.jsonl.gz`, `.csv` or `.parquet`; a folder of them counts as one.
+
+        A row names its feature (`feature`, or `index` as Neuronpedia exports do) and its
+        description (`description` or `label`); it may have a `score`. Rows may repeat a feature and
+        come in any order: they are joined on the number, never on their position. The best label
+        has the highest score; where there are no scores, it is the newest (`createdAt`). Rows
+        without a description are left out.
+
+        Args:
+            path: a file, or a folder, searched with those inside it.
+            origin: which autoencoder's rows to take, where there are several.
+
+        Raises:
+            InputError: naming the file and the line, or the autoencoders there are.
+        """
+        path = Path(path).expanduser()
+        rows: dict[str, list[Row]] = {}
+        for file in _files(path):
+            for row in read_rows(file):
+                rows.setdefault(row.origin, []).append(row)
+        if len(rows) > 1 and origin not in rows:
+            raise InputError(
+                f"Expected labels of one autoencoder in {path}, got those of {len(rows)}: "
+                f"{', '.join(sorted(rows)[:3])}. Give the folder of one."
+            )
+        found = origin if origin in rows else next(iter(rows), "")
+        chosen = sorted(rows.get(found, ()), key=lambda row: row.created, reverse=True)
+        return cls.of(
+            ((row.feature, Label(row.text, row.source, row.score)) for row in chosen), found
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON line for each description, under its final name only when whole."""
@@ -94,63 +143,27 @@ class Labels:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.partial")
         with draft.open("w", encoding="utf-8") as file:
-            for feature, text in self.pairs():
-                row = {"feature": feature, "description": text}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for feature in sorted(self.features):
+                for label in self.features[feature]:
+                    row = {"feature": feature, "description": label.text}
+                    row |= {"source": label.source} if label.source else {}
+                    row |= {"score": label.score} if label.score is not None else {}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.replace(draft, path)
 
 
-def _kind(path: Path) -> str | None:
-    name = path.name.lower()
-    return next((k for k in (".jsonl.gz", ".jsonl", ".csv") if name.endswith(k)), None)
+def _rank(label: Label) -> float:
+    return math.inf if label.score is None else -label.score
 
 
-def _pairs(path: Path) -> Iterator[tuple[int, str]]:
-    for number, row in _rows(path):
-        if not isinstance(row, dict):
-            raise InputError(f"Expected a JSON object in {path.name} line {number}.")
-        feature = _value(row, FEATURE_KEYS, path, number)
-        text = _value(row, DESCRIPTION_KEYS, path, number)
-        try:
-            index = int(feature)
-        except (TypeError, ValueError):
-            index = -1
-        if index < 0 or isinstance(feature, float):
-            raise InputError(
-                f"Expected a feature number in {path.name} line {number}, got {feature!r}."
-            )
-        if text is not None and str(text).strip():
-            yield index, " ".join(str(text).split())
-
-
-def _value(row: dict[str, Any], keys: tuple[str, ...], path: Path, number: int) -> Any:
-    for key in keys:
-        if key in row:
-            return row[key]
-    raise InputError(
-        f"Expected '{keys[0]}' or '{keys[1]}' in {path.name} line {number}, got the keys "
-        f"{', '.join(map(str, row)) or 'none'}."
-    )
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    kind = _kind(path)
-    try:
-        if kind == ".csv":
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file)
-                for row in reader:
-                    yield reader.line_num, row
-            return
-        opener = gzip.open if kind == ".jsonl.gz" else open
-        with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    try:
-                        yield number, json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise InputError(
-                            f"Expected JSON in {path.name} line {number}: {error.msg}."
-                        ) from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"Could not read {path.name}: {error}.") from None
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.is_file() and f.name.endswith(KINDS))
+        if not files:
+            raise InputError(f"Expected {', '.join(KINDS)} files in {path}, found none.")
+        return files
+    if not path.exists():
+        raise InputError(f"Expected a file of labels, {path} does not exist.")
+    if not path.name.lower().endswith(KINDS):
+        raise InputError(f"Expected labels as {', '.join(KINDS)}, got {path.name}.")
+    return [path]

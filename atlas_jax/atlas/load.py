@@ -1,22 +1,23 @@
-"""Loading an atlas by name or from a folder."""
+"""Loading an atlas: an autoencoder found by its reference, with its labels and its model."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from atlas_jax.atlas.atlas import Atlas
-from atlas_jax.atlas.formats import SAE_FORMATS
+from atlas_jax.atlas.formats import SAE_FORMATS, find_format
+from atlas_jax.atlas.formats.files import read_config
 from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.reference import find_sae, hub_model
 from atlas_jax.errors import InputError
 from atlas_jax.models.language_model import LanguageModel, load_model
 
-RELEASED = Path(__file__).parent / "released"
 DEFAULT = "smollm2-135m-12-4k"
 
 
@@ -27,43 +28,52 @@ def load_atlas(
     dtype: str = "float32",
     mesh: Mesh | None = None,
     site: str | None = None,
-    format: str = "saelens",
+    format: str | None = None,
+    *,
+    sae_id: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    revision: str | None = None,
 ) -> Atlas:
     """Loads an atlas.
 
     Args:
-        reference: the name of one that ships (`smollm2-135m-12-4k`), or a local folder.
-        labels: a file of descriptions; default: `labels.jsonl` in the folder.
-        model: the model it reads, or a reference to it; default: what its cfg.json names.
+        reference: the name of one that ships (`smollm2-135m-12-4k`); a local folder; a release as
+            SAELens names it with the id after a slash
+            (`gemma-scope-2b-pt-res-canonical/layer_20/width_16k/canonical`); or
+            `owner/repository/folder` on the hub.
+        labels: a file or folder of descriptions; default: `labels.jsonl` beside the autoencoder.
+        model: the model it reads, or a reference to it (one of the same shape, such as a fine-tuned
+            one); default: what the autoencoder's files name.
         dtype: of the model, `float32` or `bfloat16`.
         mesh: where to place the model's weights, and the autoencoder's beside them.
-        site: what it reads; default: what its cfg.json names.
-        format: of the folder, a key of `SAE_FORMATS`.
+        site: what it reads; default: what the autoencoder's files name.
+        format: a key of `SAE_FORMATS`; default: found from the names of the files.
+        sae_id: the id within a release, instead of after the slash.
+        config: entries that the autoencoder's files lack, such as `norm_scaling_factor`.
+        revision: of a hub repository.
 
     Raises:
-        InputError: an unknown name, a damaged folder, or labels of another atlas.
+        InputError: an unknown name, a damaged folder, an autoencoder that is not understood, or
+            labels of another atlas.
     """
-    if format not in SAE_FORMATS:
+    if format is not None and format not in SAE_FORMATS:
         raise InputError(f"Expected a format among {', '.join(SAE_FORMATS)}, got '{format}'.")
-    name = os.fspath(reference)
-    known = released()
-    folder = known.get(name, Path(name).expanduser())
-    if not folder.is_dir():
-        raise InputError(
-            f"Expected an atlas that ships ({', '.join(known)}) or a folder, got '{name}'."
-        )
-    loaded = SAE_FORMATS[format](folder)
+    found = find_sae(reference, sae_id, revision)
+    folder = found.folder
+    kind = SAE_FORMATS[format or find_format(folder)]
+    loaded = kind.load(folder, {**found.extra, **(config or {})})
     site = site or loaded.site
     if not site:
         raise InputError(f"{folder} does not say which site it reads. Pass site='blocks.N....'.")
-    if model is None and not loaded.model_name:
+    wanted = hub_model(loaded.model_name or found.model) if model is None else model
+    if not wanted:
         raise InputError(f"{folder} does not say whose activations it reads. Pass model=...")
     if labels is None:
         file = folder / "labels.jsonl"
-        found = Labels.load(file) if file.exists() else Labels({})
-    else:
-        found = labels if isinstance(labels, Labels) else Labels.load(labels)
-    wanted = loaded.model_name if model is None else model
+        labels = Labels.load(file) if file.exists() else Labels({})
+    elif not isinstance(labels, Labels):
+        labels = Labels.load(labels, loaded.neuronpedia)
+    labels.check_origin(loaded.neuronpedia)
 
     def reader() -> LanguageModel:
         if isinstance(wanted, LanguageModel):
@@ -76,16 +86,9 @@ def load_atlas(
     return Atlas(
         sae,
         site,
-        found,
-        folder.name,
+        labels,
+        found.name,
         reader,
-        json.loads(card.read_text()) if card.exists() else None,
+        read_config(card) if card.exists() else None,
         max_norm=loaded.max_norm,
     )
-
-
-def released() -> dict[str, Path]:
-    """The atlases that ship with the package, by name."""
-    if not RELEASED.is_dir():
-        return {}
-    return {p.name: p for p in sorted(RELEASED.iterdir()) if (p / "cfg.json").exists()}

@@ -89,35 +89,68 @@ def label(folder: Folder, recordings: Recordings = None) -> None:
     terminal.line(f"{len(labels)} features described in {folder / 'labels.jsonl'}")
 
 
-@atlas_app.command(epilog="Example: atlas-jax atlas show --search 'the sea and ships'")
+@atlas_app.command(
+    epilog="Examples: atlas-jax atlas show 1089 --contexts runs/quickstart; "
+    "atlas-jax atlas show --search 'the sea and ships'"
+)
 @reports_errors
 def show(
     feature: Annotated[int | None, typer.Argument(help="A feature's number.")] = None,
     search: Annotated[str | None, typer.Option(help="Find features by a text instead.")] = None,
-    atlas: Annotated[str, typer.Option(help="An atlas that ships, or a folder.")] = (
-        "smollm2-135m-12-4k"
-    ),
+    atlas: Annotated[
+        str, typer.Option(help="One that ships, a folder, a SAELens release/id, or a hub path.")
+    ] = "smollm2-135m-12-4k",
+    labels: Annotated[
+        Path | None, typer.Option(help="Descriptions. [default: those beside the atlas]")
+    ] = None,
+    contexts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recorded activations, or a run folder, to take contexts from. "
+            "[default: <atlas>/recordings, if there]"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Contexts, neighbours or hits to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Shows a feature and those nearest to it, or finds features by a text."""
-    import numpy as np
+    """Shows a feature (labels, density, top contexts, nearest features), or finds some by a text.
 
+    With neither: what the atlas is, and how much of it is described.
+    """
     from atlas_jax.atlas import load_atlas
+    from atlas_jax.cli.feature import feature_facts, print_feature
 
-    if (feature is None) == (search is None):
-        raise InputError("Expected a feature's number or --search TEXT, one of the two.")
-    loaded = load_atlas(atlas)
-    terminal = Terminal()
-    if search is not None:
-        query = loaded.query(text=search, top=10)
-        pairs = zip(query.features, query.weights, strict=True)
-        rows = [[str(f), f"{w:.2f}", loaded.describe(f)] for f, w in pairs]
-        terminal.table(["feature", "similarity", "description"], rows)
-        return
-    assert feature is not None
-    terminal.line(f"{feature}: {loaded.describe(feature)}")
-    decoder = np.asarray(loaded.sae.W_dec, np.float32)
-    unit = decoder / np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), 1e-12)
-    cosines = unit @ unit[feature]
-    nearest = [int(i) for i in np.argsort(-cosines) if i != feature][:5]
-    rows = [[str(i), f"{cosines[i]:.2f}", loaded.describe(i)] for i in nearest]
-    terminal.table(["feature", "cosine", "description"], rows)
+    if feature is not None and search is not None:
+        raise InputError("Expected a feature's number or --search TEXT, got both.")
+    loaded = load_atlas(atlas, labels=labels)
+    terminal = Terminal(quiet=as_json)
+    if feature is not None:
+        facts = feature_facts(loaded, feature, contexts or Path(atlas) / "recordings", top)
+        if contexts is not None and facts["density"] is None:
+            raise InputError(f"Expected recorded activations or a run folder, got {contexts}.")
+        print_feature(facts, terminal)
+    elif search is not None:
+        query = loaded.query(text=search, top=top)
+        rows = zip(query.features, query.weights, query.descriptions, strict=True)
+        found = [{"feature": f, "similarity": w, "description": t} for f, w, t in rows]
+        facts = {"text": query.name, "found": found}
+        cells = [[str(f), f"{w:.2f}", t] for f, w, t in (tuple(row.values()) for row in found)]
+        terminal.table(["feature", "similarity", "description"], cells)
+    else:
+        share = loaded.labels.coverage(loaded.sae.n_features)
+        facts = {
+            "name": loaded.name,
+            "site": loaded.site,
+            "features": loaded.sae.n_features,
+            "width": loaded.sae.width,
+            "architecture": loaded.sae.architecture,
+            "described": share,
+            "card": loaded.card,
+        }
+        terminal.line(repr(loaded))
+        for key, value in loaded.card.items():
+            if isinstance(value, int | float | str):
+                shown = value if isinstance(value, int | str) else f"{value:.4g}"
+                terminal.line(f"{key}: {shown}")
+    if as_json:
+        typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))

@@ -143,5 +143,5 @@ def _atlas(folder: Path, model: Path) -> None:
         apply_b_dec_to_input=False,
     )
     save_saelens(sae, folder, site=_SITE, model_name=str(model))
-    names = {i: (f"{_NOUNS[i % 8]}, kind {i // 8 + 1}",) for i in range(_FEATURES)}
-    Labels(names).save(folder / "labels.jsonl")
+    names = [(i, f"{_NOUNS[i % 8]}, kind {i // 8 + 1}") for i in range(_FEATURES)]
+    Labels.of(names).save(folder / "labels.jsonl")

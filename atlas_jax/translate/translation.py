@@ -93,7 +93,7 @@ class Translation:
         if made and reading and made != fitted:
             raise InputError(
                 "Expected a query of the atlas that the translation was fitted on "
-                f"({self.meta['atlas'].get('model')}), got one of another atlas. Make it again."
+                f"({self.meta['atlas'].get('model', '?')}), got one of another: make it again."
             )
         norm = np.linalg.norm(q)
         if not np.isfinite(norm) or norm == 0:

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.atlas.atlas import DEAD, Atlas
+from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.card import measure_card, splice
 from atlas_jax.atlas.formats import save_saelens
-from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.labels import DEAD, Labels
 from atlas_jax.atlas.load import load_atlas
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.sinks import content_rows, norm_limit
@@ -53,7 +53,14 @@ def sae():
 @pytest.fixture
 def atlas(model, sae, monkeypatch, tmp_path):
     monkeypatch.setenv("ATLAS_JAX_CACHE", str(tmp_path))
-    return Atlas(sae, SITE, Labels(NAMES), "tiny", lambda: model, embedder=WordEmbedder)
+    return Atlas(
+        sae,
+        SITE,
+        Labels.of((f, t) for f, texts in NAMES.items() for t in texts),
+        "tiny",
+        lambda: model,
+        embedder=WordEmbedder,
+    )
 
 
 def maximum(acts, mask):
@@ -103,6 +110,55 @@ def test_text_queries(atlas):
     before = atlas.embedder.calls
     atlas.query("ships")
     assert atlas.embedder.calls == before + 1
+
+
+def test_weights_of_a_text_query(atlas):
+    q = atlas.query(text="dogs ships", weighting="one")
+    assert q.weights == (1.0, 1.0) and q.descriptions == ("dogs", "ships")
+    with pytest.raises(InputError, match="'similarity' or 'one'"):
+        atlas.query(text="dogs", weighting="two")
+    with pytest.raises(InputError, match="top=0"):
+        atlas.query(text="dogs", top=0)
+
+
+def test_queries_belong_to_their_atlas(atlas, model, sae, tmp_path):
+    q = atlas.query(text="dogs") + 0.5 * atlas.query(features=[2])
+    assert q.name == "dogs + 0.5 taxes" and set(q.features) == {0, 2}
+    assert q.atlas == atlas.identity and atlas.fingerprint.startswith(f"{atlas.identity}.")
+    path = q.save(tmp_path / "q.json")
+    np.testing.assert_array_equal(atlas.load_query(path).vector, q.vector)
+    other = Atlas(jax.tree.map(lambda a: a + 1, sae), SITE, atlas.labels, "o", lambda: model)
+    with pytest.raises(InputError, match="same atlas, got 'dogs"):
+        other.load_query(path)
+    with pytest.raises(InputError, match="same atlas"):
+        _ = q + other.query(features=[1])
+    # The model that is read is no part of the features' identity.
+    limited = Atlas(sae, SITE, Labels({}), "t", lambda: model, max_norm=9.0)
+    assert limited.identity == atlas.identity and limited.fingerprint != atlas.fingerprint
+
+
+def test_descriptions_are_embedded_once(atlas, model, sae, monkeypatch):
+    from atlas_jax.atlas import description_index
+
+    monkeypatch.setattr(description_index, "_BLOCK", 2)
+    assert [f for f, _ in atlas.search("the navy")] == [1]
+    assert atlas.embedder.calls == 4 + 1  # 4 descriptions, of which 2 are of one feature
+    again = Atlas(sae, SITE, atlas.labels, "again", lambda: model, embedder=WordEmbedder)
+    assert again.search("taxes") == [(2, pytest.approx(1.0))]
+    assert again.embedder.calls == 1
+    for path in description_index.cache_folder().joinpath("descriptions").iterdir():
+        path.write_bytes(b"damaged")
+    third = Atlas(sae, SITE, atlas.labels, "third", lambda: model, embedder=WordEmbedder)
+    assert third.search("taxes") and third.embedder.calls == 5
+
+
+def test_nearest_features_by_decoder_cosine(atlas, sae):
+    rows = np.asarray(sae.W_dec, np.float64)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    wanted = np.argsort(-(unit @ unit[4]))[1:4]
+    found = atlas.nearest(4, k=3)
+    assert [f for f, _ in found] == wanted.tolist()
+    np.testing.assert_allclose([c for _, c in found], (unit @ unit[4])[wanted], rtol=1e-5)
 
 
 def test_positional_text_and_top(atlas):
@@ -159,7 +215,9 @@ def test_example_queries(atlas, model, sae, sentences):
 
 def test_load(tmp_path, sae, tiny_llama, model):
     save_saelens(sae, tmp_path / "a", site=SITE, model_name=str(tiny_llama), max_norm=50.0)
-    Labels(NAMES).save(tmp_path / "a" / "labels.jsonl")
+    Labels.of((f, t) for f, texts in NAMES.items() for t in texts).save(
+        tmp_path / "a" / "labels.jsonl"
+    )
     atlas = load_atlas(tmp_path / "a")
     assert (atlas.site, atlas.name, atlas.max_norm) == (SITE, "a", 50.0)
     assert atlas.labels.descriptions == NAMES
@@ -177,7 +235,7 @@ def test_refused_loads(tmp_path, sae, model):
         load_atlas(tmp_path, format="zip")
     save_saelens(sae, tmp_path, site=SITE, model_name="m")
     with pytest.raises(InputError, match="feature 20"):
-        load_atlas(tmp_path, labels=Labels({20: ("x",)}))
+        load_atlas(tmp_path, labels=Labels.of([(20, "x")]))
     other = load_atlas(tmp_path, model=model, site="blocks.1.mlp.hook_post")
     with pytest.raises(InputError, match="width 32"):
         _ = other.model

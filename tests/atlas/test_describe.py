@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.atlas.atlas import DEAD
 from atlas_jax.atlas.describe import describe_features
 from atlas_jax.atlas.examples import Activity, ContextReader, cut_words, find_activity
+from atlas_jax.atlas.labels import DEAD
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.atlas.token_activations import TokenActivations
 

@@ -42,7 +42,7 @@ def folder(tmp_path):
 def test_round_trip(tmp_path, architecture, k):
     sae = make(architecture, k)
     save_saelens(sae, tmp_path, site="blocks.2.hook_resid_post", model_name="m", max_norm=9.0)
-    loaded = SAE_FORMATS["saelens"](tmp_path)
+    loaded = SAE_FORMATS["saelens"].load(tmp_path)
     assert jax.tree.structure(loaded.sae) == jax.tree.structure(sae)
     for a, b in zip(jax.tree.leaves(loaded.sae), jax.tree.leaves(sae), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -88,17 +88,22 @@ def test_log_threshold_of_training_files(folder):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"architecture": "gated"}, "gated"),
+        ({"architecture": "gated"}, "r_mag, b_gate, b_mag missing"),
+        ({"architecture": "temporal"}, "standard, jumprelu, topk.*got 'temporal'"),
         ({"architecture": "transcoder"}, "transcoder"),
         ({"d_out": 7}, "transcoder"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations.*layer_norm"),
-        ({"normalize_activations": "expected_average_only_in"}, "normalize_activations"),
-        ({"reshape_activations": "hook_z"}, "reshape_activations"),
-        ({"rescale_acts_by_decoder_norm": True}, "rescale_acts_by_decoder_norm"),
+        ({"hook_name_out": "blocks.2.hook_mlp_out"}, "transcoder .blocks.2.hook_mlp_out"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening.*fold it"),
+        ({"normalize_activations": "expected_average_only_in"}, "norm_scaling_factor"),
+        ({"normalize_activations": True}, "norm_scaling_factor"),
+        ({"reshape_activations": "hook_z"}, "reshape_activations.*hook_resid_post"),
+        ({"hook_head_index": 3}, "single attention head"),
+        ({"model_from_pretrained_kwargs": {"fold_value_biases": True}}, "fold_value_biases"),
+        ({"activation_fn_kwargs": {"k": 2, "signed": True}}, "signed"),
         ({"activation_fn": "tanh-relu"}, "tanh-relu"),
-        ({"d_sae": 11}, "W_enc of shape"),
-        ({"d_in": "six"}, "d_in"),
-        ({"architecture": "topk"}, "extra|threshold"),
+        ({"d_sae": 11}, "d_sae 11, its tensors have 10"),
+        ({"d_in": "six"}, "d_in 'six'"),
+        ({"architecture": "topk"}, "threshold: is it another"),
     ],
 )
 def test_refuses_configurations(folder, fields, words):
@@ -116,6 +121,7 @@ def test_refuses_configurations(folder, fields, words):
         (lambda t: t.update(b_enc=np.zeros(3, np.float32)), r"b_enc of shape \(10,\).*\(3,\)"),
         (lambda t: t["b_dec"].__setitem__(1, np.nan), "b_dec.*NaN"),
         (lambda t: t.update(b_gate=np.zeros(F, np.float32)), "b_gate"),
+        (lambda t: t.update(scaling_factor=np.full(F, 2.0, np.float32)), "scales its features"),
     ],
 )
 def test_refuses_tensors(folder, damage, words):
@@ -131,7 +137,7 @@ def test_refuses_damaged_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"cfg\.json"):
         load_saelens(tmp_path / "nowhere")
     (folder / "sae_weights.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="Expected safetensors"):
+    with pytest.raises(InputError, match="Expected safetensors.*download it again"):
         load_saelens(folder)
     (folder / "cfg.json").write_text("{")
     with pytest.raises(InputError, match="Expected JSON"):

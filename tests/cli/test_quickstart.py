@@ -92,7 +92,7 @@ def test_a_second_run_computes_nothing(smoke, monkeypatch):
         (["run", "quickstart", "--set", "identify.method=ridge"], "fitted"),
         (["quickstart", "--query", "  "], "empty text"),
         (["quickstart", "--smoke", "--query", "ships"], "leave --smoke out"),
-        (["atlas", "show"], "one of the two"),
+        (["atlas", "show", "3", "--search", "sea"], "got both"),
         (["atlas", "show", "3", "--atlas", "nowhere"], "got 'nowhere'"),
     ],
 )

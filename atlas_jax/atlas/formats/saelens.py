@@ -1,76 +1,190 @@
-"""The SAELens folder: `cfg.json` beside `sae_weights.safetensors`."""
+"""The SAELens folder: `cfg.json` beside `sae_weights.safetensors`, as versions 1 to 6 write it."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from atlas_jax.atlas.sae import SAE
+from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take
+from atlas_jax.atlas.formats.fold import fold_centre, fold_gate, fold_norms, fold_scale
+from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
+from atlas_jax.atlas.sae import SAE, Architecture, Normalisation
 from atlas_jax.errors import InputError
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES = ("standard", "jumprelu", "topk")
-# Standard SAEs of old spell the activation function; these mean what each architecture means here.
-_ACTIVATIONS = {"standard": {"relu"}, "jumprelu": {"relu", "jumprelu"}, "topk": {"topk"}}
+LAYOUT = "6.0.0"
+"""The version of SAELens from which on the model's facts lie in `metadata`."""
+_PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
+_TENSORS = {
+    "standard": _PLAIN,
+    "jumprelu": (*_PLAIN, "threshold"),
+    "topk": _PLAIN,
+    "batchtopk": (*_PLAIN, "topk_threshold"),
+    "matryoshka_batchtopk": (*_PLAIN, "topk_threshold"),
+    "gated": ("W_enc", "W_dec", "b_dec", "r_mag", "b_gate", "b_mag"),
+}
+"""What each architecture holds. The two batch-top-k ones are training checkpoints: what is saved
+for use is a jumprelu already."""
+_FOLDED: dict[str, Architecture] = {
+    "standard": "standard",
+    "jumprelu": "jumprelu",
+    "topk": "topk",
+    "batchtopk": "jumprelu",
+    "matryoshka_batchtopk": "jumprelu",
+    "gated": "jumprelu",
+}
+_SAVED = ("standard", "jumprelu", "topk")
+_NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
+# Which of TransformerLens' ways to change a model leave every site as it is.
+_HARMLESS = {"fold_ln", "center_unembed", "dtype", "torch_dtype", "n_ctx", "trust_remote_code"}
 
 
-@dataclass(frozen=True)
-class LoadedSAE:
-    """A sparse autoencoder with where it belongs.
+def load_saelens(
+    folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
+) -> LoadedSAE:
+    """Reads a folder that SAELens or this package wrote; whatever is not understood is refused.
 
-    Attributes:
-        site: the site it reads, or "" where its configuration does not say.
-        model_name: whose activations, likewise.
-        max_norm: norm above which an activation is an attention sink, where known.
-        config: the configuration as found.
-    """
+    Float16 and bfloat16 weights become float32. What equals other weights is folded into them
+    (`fold`): a gated autoencoder comes out as a jumprelu.
 
-    sae: SAE
-    site: str
-    model_name: str
-    max_norm: float | None
-    config: Mapping[str, Any]
-
-
-def load_saelens(folder: str | os.PathLike[str]) -> LoadedSAE:
-    """Reads a folder that SAELens or this package wrote; whatever is not implemented is refused.
-
-    Float16 and bfloat16 weights become float32.
+    Args:
+        folder: with cfg.json and sae_weights.safetensors.
+        extra: entries that cfg.json lacks or has wrong, such as `norm_scaling_factor`.
 
     Raises:
         InputError: a missing or unreadable file, an architecture, normalisation or kind of SAE that
-            is not implemented, or a tensor that is missing, misshaped or not finite.
+            is not understood, or a tensor that is missing, misshaped or not finite.
     """
     folder = Path(folder)
-    config = _config(folder)
-    architecture = _architecture(config)
-    d, n = (_count(config, key) for key in ("d_in", "d_sae"))
-    shapes = {"W_enc": (d, n), "b_enc": (n,), "W_dec": (n, d), "b_dec": (d,)}
-    if architecture == "jumprelu":
-        shapes["threshold"] = (n,)
-    tensors = _tensors(folder / WEIGHTS, shapes)
-    k = _top_k(config) if architecture == "topk" else None
-    if k is not None and not 0 < k <= n:
-        raise InputError(f"Expected k between 1 and d_sae = {n} in {CONFIG}, got {k}.")
-    sae = SAE(
-        **{name: jnp.asarray(value) for name, value in tensors.items()},
-        architecture=architecture,  # type: ignore[arg-type]
-        k=k,
-        apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", False)),
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"Expected a SAELens folder with {CONFIG} and {WEIGHTS}, {folder} has no {name}."
+            )
+    config = read_config(folder / CONFIG)
+    # Version 6 nests what concerns the model; earlier ones, and `extra`, do not.
+    flat = {**(config.get("metadata") or {}), **config, **(extra or {})}
+    site = str(flat.get("hook_name") or flat.get("hook_point") or "")
+    architecture = _architecture(flat)
+    normalisation = _normalisation(flat, site)
+    subtract = bool(flat.get("apply_b_dec_to_input", True))
+    tensors = _tensors(folder / WEIGHTS, architecture, flat)
+    if _centred(flat, site):
+        tensors = fold_centre(tensors, subtract)
+    sae = assemble(
+        tensors,
+        _FOLDED[architecture],
+        folder / WEIGHTS,
+        k=_top_k(flat) if architecture == "topk" else None,
+        subtract=subtract,
+        normalize=normalisation,
     )
-    meta = config.get("metadata") or {}
-    site, model = (str(config.get(k) or meta.get(k) or "") for k in ("hook_name", "model_name"))
-    limit = meta.get("max_norm")
-    return LoadedSAE(sae, site, model, None if limit is None else float(limit), config)
+    check_size(flat, "d_in", sae.width, folder / CONFIG)
+    check_size(flat, "d_sae", sae.n_features, folder / CONFIG)
+    limit = flat.get("max_norm")
+    return LoadedSAE(
+        sae,
+        site,
+        str(flat.get("model_name") or ""),
+        None if limit is None else float(limit),
+        config,
+        str(flat.get("neuronpedia_id") or ""),
+    )
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    found = config.get("architecture") or "standard"
+    if "transcoder" in str(found) or config.get("d_out") or config.get("hook_name_out"):
+        raise refuse_transcoder(str(config.get("hook_name_out") or found))
+    if found not in _TENSORS:
+        raise InputError(
+            f"Expected a SAELens architecture among {', '.join(_TENSORS)}, got '{found}'."
+        )
+    activation = config.get("activation_fn_str") or config.get("activation_fn")
+    # Before `architecture: topk` existed, the activation function alone said so.
+    architecture = "topk" if found == "standard" and activation == "topk" else found
+    fitting = {"relu", "topk"} if architecture == "topk" else {"relu", architecture}
+    if activation is not None and activation not in fitting:
+        raise InputError(f"Expected the activation of {found}, got activation_fn '{activation}'.")
+    if (config.get("activation_fn_kwargs") or {}).get("signed"):
+        raise InputError("Expected activations that are positive, got a signed topk autoencoder.")
+    if config.get("hook_head_index") is not None:
+        raise InputError(
+            "Expected an autoencoder of a whole site, got one of a single attention head "
+            f"(hook_head_index {config['hook_head_index']})."
+        )
+    return architecture
+
+
+def _normalisation(config: Mapping[str, Any], site: str) -> Normalisation:
+    found = config.get("normalize_activations")
+    found = {None: "none", False: "none", True: "expected_average_only_in"}.get(found, found)
+    if found == "expected_average_only_in":
+        if config.get("norm_scaling_factor") is None:
+            raise InputError(
+                "This autoencoder was trained on scaled activations (expected_average_only_in) and "
+                "its files do not hold the scale: pass config={'norm_scaling_factor': ...}."
+            )
+        found = "none"
+    if found not in _NORMALISATIONS:
+        raise InputError(
+            f"Expected normalize_activations among {', '.join(_NORMALISATIONS)} and "
+            f"expected_average_only_in, got {found!r}, which is not implemented: fold it into the "
+            "weights first."
+        )
+    shape = config.get("reshape_activations") or "none"
+    # Heads side by side are what that site gives here, so nothing is left to reshape.
+    if shape != "none" and not (shape == "hook_z" and site.endswith("hook_z")):
+        raise InputError(
+            f"Expected reshape_activations 'none', or 'hook_z' at a hook_z site, got {shape!r} at "
+            f"'{site}'."
+        )
+    return found
+
+
+def _top_k(config: Mapping[str, Any]) -> Any:
+    return config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
+
+
+def _tensors(path: Path, architecture: str, config: Mapping[str, Any]) -> Tensors:
+    tensors = read_tensors(path)
+    if "log_threshold" in tensors:
+        tensors["threshold"] = np.exp(tensors.pop("log_threshold"))
+    for name in ("scaling_factor", "finetuning_scaling_factor"):
+        if not np.allclose(tensors.pop(name, 1.0), 1.0):
+            raise InputError(f"{path} scales its features ({name}): fold that into W_dec first.")
+    take(tensors, path, _TENSORS[architecture])
+    if architecture == "gated":
+        tensors = fold_gate(tensors)
+    trained = architecture.endswith("batchtopk")
+    if config.get("normalize_activations") in (True, "expected_average_only_in"):
+        tensors = fold_scale(tensors, float(config["norm_scaling_factor"]))
+    if architecture in ("topk", "batchtopk", "matryoshka_batchtopk") and config.get(
+        "rescale_acts_by_decoder_norm", trained
+    ):
+        tensors = fold_norms(tensors)
+    if trained:
+        theta = float(tensors.pop("topk_threshold").reshape(()))
+        tensors["threshold"] = np.full_like(tensors["b_enc"], theta)
+    return tensors
+
+
+def _centred(config: Mapping[str, Any], site: str) -> bool:
+    """Whether the model's activations had their mean over dimensions removed."""
+    changes = config.get("model_from_pretrained_kwargs") or {}
+    changed = {key for key, value in changes.items() if value} - _HARMLESS
+    if changed - {"center_writing_weights"}:
+        raise InputError(
+            f"It was trained on a changed model ({', '.join(sorted(changed))}), whose "
+            "activations are others than those read here."
+        )
+    return bool(changed) and "hook_post" not in site and not site.endswith("hook_z")
 
 
 def save_saelens(
@@ -95,9 +209,9 @@ def save_saelens(
     Raises:
         InputError: an architecture that the format has no name for, or weights beyond float16.
     """
-    if sae.architecture not in ARCHITECTURES:
+    if sae.architecture not in _SAVED:
         raise InputError(
-            f"A SAELens folder holds {', '.join(ARCHITECTURES)}, not {sae.architecture}: give a "
+            f"A SAELens folder holds {', '.join(_SAVED)}, not {sae.architecture}: give a "
             "batch-top-k autoencoder a threshold and save it as jumprelu."
         )
     folder = Path(folder)
@@ -118,9 +232,14 @@ def save_saelens(
         "dtype": "float32",
         "device": "cpu",
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
-        "normalize_activations": "none",
+        "normalize_activations": sae.normalize,
         "reshape_activations": "none",
-        "metadata": {"hook_name": site, "model_name": model_name, "prepend_bos": True},
+        "metadata": {
+            "hook_name": site,
+            "model_name": model_name,
+            "prepend_bos": True,
+            "sae_lens_version": LAYOUT,
+        },
     }
     if max_norm is not None:
         config["metadata"] |= {"max_norm": max_norm}
@@ -133,101 +252,3 @@ def save_saelens(
     draft = folder / f".{CONFIG}.partial"
     draft.write_text(json.dumps(config, indent=2) + "\n")
     os.replace(draft, folder / CONFIG)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"Expected a SAELens folder with {CONFIG} and {WEIGHTS}, {folder} has no {name}."
-            )
-    try:
-        config = json.loads((folder / CONFIG).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"Expected JSON in {folder / CONFIG}: {error}.") from None
-    if not isinstance(config, dict):
-        raise InputError(f"Expected a JSON object in {folder / CONFIG}.")
-    return config
-
-
-def _architecture(config: Mapping[str, Any]) -> str:
-    found = config.get("architecture", "standard")
-    if "transcoder" in str(found) or "d_out" in config or "hook_name_out" in config:
-        raise InputError(
-            "Expected a sparse autoencoder, got a transcoder, which reads one site and writes "
-            "another: an atlas must rebuild the site it reads."
-        )
-    if found not in ARCHITECTURES:
-        raise InputError(
-            f"Expected a SAELens architecture among {', '.join(ARCHITECTURES)}, got '{found}'."
-        )
-    activation = config.get("activation_fn_str") or config.get("activation_fn")
-    # Before `architecture: topk` existed, the activation function alone said so.
-    architecture = "topk" if activation == "topk" else found
-    if activation is not None and activation not in _ACTIVATIONS[architecture]:
-        raise InputError(f"Expected the activation of {found}, got activation_fn '{activation}'.")
-    harmless = {
-        "normalize_activations": (None, "none"),
-        "reshape_activations": (None, "none"),
-        "rescale_acts_by_decoder_norm": (None, False),
-        "finetuning_scaling_factor": (None, False),
-        "scaling_factor": (None, 1, 1.0),
-    }
-    for key, values in harmless.items():
-        if config.get(key) not in values:
-            raise InputError(
-                f"Expected {key} {values[1]!r} in {CONFIG}, got {config[key]!r}, which is not "
-                "implemented: fold it into the weights first."
-            )
-    return architecture
-
-
-def _top_k(config: Mapping[str, Any]) -> int:
-    k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k"))
-    if not isinstance(k, int):
-        raise InputError(f"Expected an integer k in {CONFIG} of a topk autoencoder, got {k!r}.")
-    return k
-
-
-def _count(config: Mapping[str, Any], key: str) -> int:
-    value = config.get(key)
-    if not isinstance(value, int) or value <= 0:
-        raise InputError(f"Expected a positive integer {key} in {CONFIG}, got {value!r}.")
-    return value
-
-
-def _tensors(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    try:
-        # numpy has no bfloat16 of its own; ml_dtypes, which comes with jax, gives it one.
-        with safe_open(path, "np") as file:
-            present = set(file.keys())
-            if "log_threshold" in present - {"threshold"} and "threshold" in shapes:
-                present.add("threshold")
-            missing = [name for name in shapes if name not in present]
-            if missing:
-                raise InputError(
-                    f"Expected the tensors {', '.join(shapes)} in {path.name}, "
-                    f"{', '.join(missing)} missing."
-                )
-            extra = sorted(present - set(shapes) - {"log_threshold"})
-            if extra:
-                raise InputError(
-                    f"Expected only the tensors {', '.join(shapes)} in {path.name}, got also "
-                    f"{', '.join(extra[:4])}: is it another architecture?"
-                )
-            tensors = {}
-            for name in shapes:
-                if name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-                    tensors[name] = np.asarray(file.get_tensor(name)).astype(np.float32)
-                else:
-                    tensors[name] = np.exp(file.get_tensor("log_threshold").astype(np.float32))
-    except SafetensorError as error:
-        raise InputError(f"Expected safetensors in {path}: {error}.") from None
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape:
-            raise InputError(
-                f"Expected {name} of shape {shape} in {path.name}, got {tensors[name].shape}."
-            )
-        if not np.isfinite(tensors[name]).all():
-            raise InputError(f"{name} in {path.name} holds NaN or infinite values.")
-    return tensors

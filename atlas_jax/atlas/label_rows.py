@@ -1,0 +1,150 @@
+"""Rows of label files: Neuronpedia's exports, and tables of one's own."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlas_jax.errors import InputError
+
+KINDS = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
+FEATURE_KEYS = ("feature", "index")
+DESCRIPTION_KEYS = ("description", "label")
+SOURCE_KEYS = ("source", "explanationModelName", "typeName")
+_COLUMNS = (
+    *FEATURE_KEYS,
+    *DESCRIPTION_KEYS,
+    *SOURCE_KEYS,
+    "score",
+    "createdAt",
+    "modelId",
+    "layer",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A description as a file has it.
+
+    Attributes:
+        feature: whose it is.
+        text: the words, blanks made single.
+        source: who wrote them.
+        score: measured quality, where there is one.
+        created: when, in a spelling that sorts; "" where unknown.
+        origin: `modelId/layer` of Neuronpedia; "" elsewhere.
+    """
+
+    feature: int
+    text: str
+    source: str
+    score: float | None
+    created: str
+    origin: str
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a file that have a description.
+
+    Raises:
+        InputError: naming the file and the line.
+    """
+    for number, raw in _raw(path):
+        if not isinstance(raw, Mapping):
+            raise InputError(f"Expected a JSON object in {path.name} line {number}.")
+        feature = _value(raw, FEATURE_KEYS, path, number)
+        text = _value(raw, DESCRIPTION_KEYS, path, number)
+        try:
+            index = int(feature)
+        except (TypeError, ValueError):
+            index = -1
+        if index < 0 or isinstance(feature, float):
+            raise InputError(
+                f"Expected a feature number in {path.name} line {number}, got {feature!r}."
+            )
+        if text is None or not str(text).strip():
+            continue
+        origin = f"{raw['modelId']}/{raw['layer']}" if raw.get("modelId") and "layer" in raw else ""
+        yield Row(
+            index,
+            " ".join(str(text).split()),
+            next((str(raw[key]) for key in SOURCE_KEYS if raw.get(key)), ""),
+            _score(raw.get("score"), path, number),
+            str(raw.get("createdAt") or ""),
+            origin,
+        )
+
+
+def _score(value: Any, path: Path, number: int) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"Expected a number as score in {path.name} line {number}, got {value!r}.")
+    return score
+
+
+def _value(row: Mapping[str, Any], keys: tuple[str, ...], path: Path, number: int) -> Any:
+    for key in keys:
+        if key in row:
+            return row[key]
+    raise InputError(
+        f"Expected '{keys[0]}' or '{keys[1]}' in {path.name} line {number}, got the keys "
+        f"{', '.join(map(str, row)) or 'none'}."
+    )
+
+
+def _raw(path: Path) -> Iterator[tuple[int, Any]]:
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            yield from _parquet(path)
+            return
+        if name.endswith(".csv"):
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                for row in reader:
+                    yield reader.line_num, row
+            return
+        opener = gzip.open if name.endswith(".gz") else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        yield number, json.loads(line)
+                    except json.JSONDecodeError as error:
+                        raise InputError(
+                            f"Expected JSON in {path.name} line {number}: {error.msg}."
+                        ) from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"Could not read {path.name}: {error}.") from None
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name in _COLUMNS]
+            if not set(FEATURE_KEYS) & set(names) or not set(DESCRIPTION_KEYS) & set(names):
+                raise InputError(
+                    f"Expected columns 'feature' and 'description' in {path.name}, got "
+                    f"{', '.join(file.schema_arrow.names) or 'none'}."
+                )
+            number = 0
+            for batch in file.iter_batches(columns=names):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowInvalid as error:
+        raise InputError(f"Could not read {path.name}: {str(error).splitlines()[0]}.") from None

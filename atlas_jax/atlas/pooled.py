@@ -1,0 +1,135 @@
+"""Encoding and pooling in one pass: the features of all tokens at once, (B, T, F), never exist.
+
+Features are taken in blocks of width F_b, so that a block's activations (B, T, F_b) and its columns
+of W_enc (d, F_b) each stay within `BLOCK_BYTES`. Every pooling works on each feature alone, so a
+block is encoded, pooled to (B, F_b) and forgotten. The k largest of a token (topk) are found in a
+first pass over the same blocks, each block's own k merged with the k so far, equals by the lower
+feature as `lax.top_k` has them; a second pass spreads them out block by block.
+
+    temporary memory <= 4 BLOCK_BYTES + 16 B T (d + 2 k) bytes, whatever F is
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from atlas_jax.atlas.sae import SAE, matmul, normalise
+from atlas_jax.errors import InputError
+
+BLOCK_BYTES = 32 * 2**20
+
+Pool = Callable[[Float[Array, "b t f"], Bool[Array, "b t"]], Float[Array, "b f"]]
+
+
+def encode_pooled(
+    sae: SAE,
+    x: Float[Array, "b t d"],
+    content: Bool[Array, "b t"],
+    mask: Bool[Array, "b t"],
+    pool: Pool,
+    block_bytes: int = BLOCK_BYTES,
+) -> Float[Array, "b F"]:
+    """`pool` of the features of x, zero where `content` is false.
+
+    Args:
+        sae: the autoencoder.
+        x: activations.
+        content: where features are read at all.
+        mask: what `pool` is told: the real tokens.
+        pool: (B, T, f), (B, T) -> (B, f), the same on each feature alone.
+        block_bytes: bound of a block.
+
+    Raises:
+        InputError: a batch-top-k autoencoder, whose features depend on the rest of the batch.
+    """
+    if sae.architecture == "batchtopk":
+        raise InputError(
+            "Expected an autoencoder that reads each token alone, got batchtopk: give it a "
+            "threshold and use it as jumprelu."
+        )
+    h = normalise(sae, x)
+    width = block_width(sae.n_features, h.shape[0] * h.shape[1], h.shape[2], block_bytes)
+    width = max(width, min(sae.k or 1, sae.n_features))
+    shown = content[:, :, None]
+    if sae.architecture == "topk":
+        values, features = _largest(sae, h, width)
+        values = jnp.where(shown, values, 0.0)
+
+        def block(start: Int[Array, ""]) -> Float[Array, "b t f"]:
+            return _spread(values, features - start, width)
+    else:
+
+        def block(start: Int[Array, ""]) -> Float[Array, "b t f"]:
+            return jnp.where(shown, _encode_block(sae, h, start, width), 0.0)
+
+    def step(i: Int[Array, ""], out: Float[Array, "b F"]) -> Float[Array, "b F"]:
+        start = jnp.minimum(i * width, sae.n_features - width)
+        return lax.dynamic_update_slice_in_dim(out, pool(block(start), mask), start, 1)
+
+    zeros = jnp.zeros((h.shape[0], sae.n_features), jnp.float32)
+    return lax.fori_loop(0, -(-sae.n_features // width), step, zeros)
+
+
+def block_width(n_features: int, tokens: int, d: int, block_bytes: int) -> int:
+    """F_b: a multiple of 128 where there is room, all features where they fit."""
+    most = max(1, block_bytes // (4 * max(tokens, d, 1)))
+    if most >= n_features:
+        return n_features
+    return most - most % 128 or most
+
+
+def _columns(a: Array, start: Int[Array, ""], width: int) -> Array:
+    return lax.dynamic_slice_in_dim(a, start, width, a.ndim - 1)
+
+
+def _encode_block(
+    sae: SAE, h: Float[Array, "b t d"], start: Int[Array, ""], width: int
+) -> Float[Array, "b t f"]:
+    """relu(z), cut at the threshold where there is one, of `width` features from `start`."""
+    z = matmul(h, _columns(sae.W_enc, start, width))
+    z = z + _columns(sae.b_enc, start, width)[None, None]
+    f = jax.nn.relu(z)
+    if sae.threshold is None:
+        return f
+    return jnp.where(z > _columns(sae.threshold, start, width)[None, None], f, 0.0)
+
+
+def _largest(
+    sae: SAE, h: Float[Array, "b t d"], width: int
+) -> tuple[Float[Array, "b t k"], Int[Array, "b t k"]]:
+    """The k largest relu(z) of each token and their features."""
+    k = sae.k or 1
+
+    def step(
+        i: Int[Array, ""], best: tuple[Float[Array, "b t k"], Int[Array, "b t k"]]
+    ) -> tuple[Float[Array, "b t k"], Int[Array, "b t k"]]:
+        start = jnp.minimum(i * width, sae.n_features - width)
+        f = _encode_block(sae, h, start, width)
+        # The last block reaches back into the one before: those were counted.
+        fresh = start + jnp.arange(width, dtype=jnp.int32) >= i * width
+        values, where = lax.top_k(jnp.where(fresh[None, None], f, -1.0), k)
+        values = jnp.concatenate([best[0], values], axis=-1)
+        features = jnp.concatenate([best[1], where + start], axis=-1)
+        values, where = lax.top_k(values, k)
+        return values, jnp.take_along_axis(features, where, axis=-1)
+
+    shape = (*h.shape[:2], k)
+    start = (jnp.full(shape, -1.0, jnp.float32), jnp.zeros(shape, jnp.int32))
+    return lax.fori_loop(0, -(-sae.n_features // width), step, start)
+
+
+def _spread(
+    values: Float[Array, "b t k"], places: Int[Array, "b t k"], width: int
+) -> Float[Array, "b t f"]:
+    """Values at their places in rows of zeros; places outside of the row are left out."""
+    b, t, _ = values.shape
+    # A negative index would count from the end.
+    places = jnp.where((places >= 0) & (places < width), places, width)
+    rows, columns = jnp.arange(b)[:, None, None], jnp.arange(t)[None, :, None]
+    zeros = jnp.zeros((b, t, width), values.dtype)
+    return zeros.at[rows, columns, places].set(values, mode="drop")
