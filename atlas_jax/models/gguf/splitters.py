@@ -70,3 +70,6 @@ SPLITTERS: dict[str, Splitter] = {
 
 UNNAMED: dict[str, Splitter] = {"gpt2": _GPT2, "gptneox": _NEOX}
 """Of architectures with one tokenizer, whose older files do not name it."""
+
+FIXED: dict[str, Splitter] = {"qwen2": _QWEN2}
+"""Of architectures for which transformers cuts words its own way, whatever the files say."""

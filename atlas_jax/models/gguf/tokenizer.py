@@ -7,7 +7,7 @@ from typing import Any
 
 from atlas_jax.errors import InputError
 from atlas_jax.models.gguf.header import Header
-from atlas_jax.models.gguf.splitters import SPLITTERS, UNNAMED, Splitter
+from atlas_jax.models.gguf.splitters import FIXED, SPLITTERS, UNNAMED, Splitter
 from atlas_jax.progress import track
 
 _KNOWN = {
@@ -100,14 +100,16 @@ def _role_ids(header: Header) -> dict[str, int]:
 
 
 def _splitter(header: Header) -> Splitter:
-    name = header.tokenizer("pre", "default")
-    if name in SPLITTERS:
-        return SPLITTERS[name]
-    if name == "default" and header.architecture in UNNAMED:
-        return UNNAMED[header.architecture]
+    name, architecture = header.tokenizer("pre", "default"), header.architecture
+    found = SPLITTERS.get(name, UNNAMED.get(architecture) if name == "default" else None)
+    fixed = FIXED.get(architecture, found)
+    if found is not None and found == fixed:
+        return found
+    known = sorted(name for name, s in SPLITTERS.items() if fixed in (s, None))
     raise InputError(
-        f"Expected a pre-tokenizer (tokenizer.ggml.pre) among {', '.join(sorted(SPLITTERS))} in "
-        f"{header.path}, found '{name}'. Use a file that a newer llama.cpp converted."
+        f"Expected a pre-tokenizer (tokenizer.ggml.pre) among {', '.join(known)} in {header.path}, "
+        f"of architecture {architecture}, found '{name}'. Use a file that a newer llama.cpp "
+        "converted."
     )
 
 

@@ -128,7 +128,7 @@ def changed(name, values, config):
     return values
 
 
-def byte_vocabulary(folder, size):
+def byte_vocabulary(folder, size, pre):
     """Header keys of the tiny tokenizer, its vocabulary filled up to that of the model."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     tokens = sorted(model["vocab"], key=model["vocab"].get)
@@ -136,7 +136,7 @@ def byte_vocabulary(folder, size):
     special = {"<pad>": 3, "<bos>": 3, "<eos>": 3}
     return {
         "model": "gpt2",
-        "pre": "gpt-2",
+        "pre": pre,
         "tokens": tokens,
         "token_type": [5 if t.startswith("[PAD") else special.get(t, 1) for t in tokens],
         "merges": [" ".join(pair) for pair in model["merges"]],
@@ -170,7 +170,8 @@ def write_gguf(folder, path, **options):
     arch = file.architecture or own
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=file.split)
     keys = {f"{arch}.{key}": value for key, value in header_of(config).items()}
-    vocabulary = byte_vocabulary(folder, config["vocab_size"])
+    pre = "qwen2" if family == "qwen2" else "gpt-2"
+    vocabulary = byte_vocabulary(folder, config["vocab_size"], pre)
     keys |= {f"tokenizer.ggml.{key}": value for key, value in vocabulary.items()}
     for key, value in (keys | file.fields).items():
         if value is not None:

@@ -108,8 +108,8 @@ def test_llama3_frequencies_are_recognised_in_their_real_sizes(
 
 
 def test_other_frequency_factors_are_refused(source, tools, tmp_path):
-    golden = {"rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
-    other = golden | {"high_freq_factor": 2.0, "original_max_position_embeddings": 8192}
+    other = {"rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    other |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 8191}
     for factors in (tools.rope_factors(other, 8), np.arange(1, 5), np.full(3, 8.0)):
         raw = {"rope_freqs.weight": (np.float32(factors), F32)}
         path = tools.write(source("llama"), tmp_path / "tiny.gguf", raw=raw)
