@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
-from atlas_jax.activations.batches import plan_batches
-from atlas_jax.activations.capture import Corpus, Source
+from atlas_jax.activations.batches import Batch, plan_batches
 from atlas_jax.activations.pool import POOLS
+from atlas_jax.activations.recording import Source
+from atlas_jax.activations.tokens import Corpus, tokenize
 from atlas_jax.errors import InputError
 from atlas_jax.translate import Options, Plan, Translation, fit_inputs
 from atlas_jax.translate.fit import collect
@@ -74,7 +77,7 @@ class LiveInputs:
 
     def __init__(self, subject: _Reader, atlas: _Reader) -> None:
         self.subject, self.atlas = subject, atlas
-        self.n = len(subject.texts.texts)
+        self.n = len(subject.texts)
         self.widths = {site: subject.source.width(site) for site in subject.sites}
         self.atlas_width = atlas.source.width(atlas.sites[0])
 
@@ -116,28 +119,24 @@ class _Reader:
         if pool not in POOLS:
             raise InputError(f"Expected a pooling among {', '.join(POOLS)}, got '{pool}'.")
         self.source, self.texts, self.sites = source, texts, tuple(sites)
-        self.pool, self.pooling = pool, POOLS[pool]
-        self.batch_tokens, self.max_tokens = batch_tokens, max_tokens
+        self.pool, self.batch_tokens = pool, batch_tokens
+        self.tokens = tokenize(source.tokenizer, texts, max_tokens, f"{source.name}: tokens")
+        mesh = source.mesh
+        self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
+        self.devices = 1 if mesh is None else mesh.shape["data"]
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """By site, (n, d), in the order of `rows`."""
-        texts = [self.texts.texts[int(i)] for i in rows]
-        ids = [row[: self.max_tokens] for row in self.source.tokenizer.encode_batch(texts)]
-        short = next((i for i, row in enumerate(ids) if len(row) < 2), None)
-        if short is not None:
-            raise InputError(
-                f"Text {int(rows[short])} ({texts[short][:40]!r}) has {len(ids[short])} tokens, "
-                "and the first of a text is never pooled: leave such texts out."
-            )
         found: dict[str, np.ndarray] = {}
-        for batch in plan_batches([len(row) for row in ids], self.batch_tokens):
-            part = [ids[i] for i in batch.rows]
-            part += [part[0]] * (batch.size - len(part))
-            tokens, mask = self.source.tokenizer.pad(part, batch.length)
-            acts = self.source.read(tokens, mask, self.sites, self.pooling)
+        for batch in plan_batches(self.tokens.lengths[rows], self.batch_tokens):
+            mine = Batch(rows[batch.rows], batch.length, batch.size)
+            tokens, mask = self.tokens.batch(mine, 0, self.devices, self.source.tokenizer.pad_id)
+            if self.split is not None:
+                tokens, mask = jax.device_put((tokens, mask), self.split)
+            acts = self.source.read(tokens, mask, self.sites, POOLS[self.pool])
             for site in self.sites:
                 values = np.asarray(acts[site])[: len(batch.rows)]
-                whole = found.setdefault(site, np.empty((len(ids), values.shape[1]), values.dtype))
+                whole = found.setdefault(site, np.empty((len(rows), values.shape[1]), values.dtype))
                 whole[batch.rows] = values
         return found
 

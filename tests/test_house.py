@@ -254,7 +254,8 @@ def test_the_wheel_holds_the_kernels_and_the_data(tmp_path):
     expected = {
         p.relative_to(ROOT).as_posix()
         for p in PACKAGE.rglob("*")
-        if p.suffix in {".py", ".typed", ".toml", ".json"} or ("released" in p.parts and p.is_file())
+        if p.suffix in {".py", ".typed", ".toml", ".json"}
+        or ("released" in p.parts and p.is_file())
     }
     expected |= {f"atlas_jax/{p.relative_to(ROOT).as_posix()}" for p in files("kernels")}
     assert not {name for name in expected if name not in names and "__pycache__" not in name}

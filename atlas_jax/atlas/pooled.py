@@ -23,7 +23,7 @@ from atlas_jax.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
 
-Pool = Callable[[Float[Array, "b t f"], Bool[Array, "b t"]], Float[Array, "b f"]]
+Pool = Callable[[Float[Array, "b t f"], Bool[Array, "b t"]], Float[Array, "*rest f"]]
 
 
 def encode_pooled(
@@ -33,7 +33,7 @@ def encode_pooled(
     mask: Bool[Array, "b t"],
     pool: Pool,
     block_bytes: int = BLOCK_BYTES,
-) -> Float[Array, "b F"]:
+) -> Float[Array, "*rest F"]:
     """`pool` of the features of x, zero where `content` is false.
 
     Args:
@@ -41,7 +41,8 @@ def encode_pooled(
         x: activations.
         content: where features are read at all.
         mask: what `pool` is told: the real tokens.
-        pool: (B, T, f), (B, T) -> (B, f), the same on each feature alone.
+        pool: (B, T, f), (B, T) -> (B, f), the same on each feature alone; several of them may
+            come stacked, (P, B, f).
         block_bytes: bound of a block.
 
     Raises:
@@ -67,11 +68,13 @@ def encode_pooled(
         def block(start: Int[Array, ""]) -> Float[Array, "b t f"]:
             return jnp.where(shown, _encode_block(sae, h, start, width), 0.0)
 
-    def step(i: Int[Array, ""], out: Float[Array, "b F"]) -> Float[Array, "b F"]:
+    def step(i: Int[Array, ""], out: Float[Array, "*rest F"]) -> Float[Array, "*rest F"]:
         start = jnp.minimum(i * width, sae.n_features - width)
-        return lax.dynamic_update_slice_in_dim(out, pool(block(start), mask), start, 1)
+        pooled = pool(block(start), mask)
+        return lax.dynamic_update_slice_in_dim(out, pooled, start, out.ndim - 1)
 
-    zeros = jnp.zeros((h.shape[0], sae.n_features), jnp.float32)
+    one = jax.eval_shape(lambda: pool(block(jnp.int32(0)), mask))
+    zeros = jnp.zeros((*one.shape[:-1], sae.n_features), one.dtype)
     return lax.fori_loop(0, -(-sae.n_features // width), step, zeros)
 
 
