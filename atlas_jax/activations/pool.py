@@ -62,27 +62,28 @@ TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """Several poolings of one array: (B, T, d) to (P, B, d); for `tokens`, to (1, B, T, d).
+class Poolings:
+    """Several poolings of one array: (B, T, d) to (P, B, d), each on each feature alone.
 
-    Hashable, and equal to any other of the same names and dtype: a model is compiled once for it.
+    Hashable, and equal to any other of the same names: a model is compiled once for it.
 
     Attributes:
-        names: keys of `POOLS`, or `tokens` alone.
-        dtype: of the result; None keeps that of the activations.
+        names: keys of `POOLS`.
     """
 
     names: tuple[str, ...]
-    dtype: str | None = None
 
     def __call__(
         self, acts: Float[Array, "b t d"], mask: Bool[Array, "b t"]
-    ) -> Float[Array, "p b *rest"]:
-        if self.names == (TOKENS,):
-            out = acts[None]
-        else:
-            out = jnp.stack([POOLS[name](acts, mask) for name in self.names])
-        return out if self.dtype is None else out.astype(self.dtype)
+    ) -> Float[Array, "p b d"]:
+        return jnp.stack([POOLS[name](acts, mask) for name in self.names])
+
+
+def pool_function(names: Sequence[str]) -> PoolFunction | Poolings | None:
+    """What a model applies to each site: nothing for `tokens`, else the poolings of these names."""
+    if tuple(names) == (TOKENS,):
+        return None
+    return POOLS[names[0]] if len(names) == 1 else Poolings(tuple(names))
 
 
 Pools = str | Sequence[str] | Mapping[str, str | Sequence[str]]

@@ -74,8 +74,7 @@ def record(
         sink: takes the parts.
         label: of the progress bar.
     """
-    source, sites = recording.source, tuple(recording.pools)
-    mesh = source.mesh
+    mesh, pad_id = recording.source.mesh, recording.source.tokenizer.pad_id
     split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
     devices = 1 if mesh is None else mesh.shape["data"]
     flight: deque[tuple[_Filling, Batch, dict[str, Array]]] = deque()
@@ -86,8 +85,8 @@ def record(
 
         def land() -> None:
             filling, batch, acts = flight.popleft()
-            for name, (site, pool) in recording.arrays.items():
-                filling.part.put(filling.arrays[name], batch, np.asarray(acts[site])[pool])
+            for name, values in recording.take(acts).items():
+                filling.part.put(filling.arrays[name], batch, values)
             filling.left -= len(batch.rows)
             bar.advance(len(batch.rows))
             if filling.left:
@@ -103,15 +102,12 @@ def record(
             rows = recording.buffers(part.stop - part.start)
             filling = _Filling(part, rows, part.last - part.first)
             for batch in part.plan(tokens, batch_tokens):
-                inputs: Any = tokens.batch(batch, part.first, devices, source.tokenizer.pad_id)
+                inputs: Any = tokens.batch(batch, part.first, devices, pad_id)
                 shapes.add(inputs[0].shape)
                 positions += inputs[0].size
                 if split is not None:
                     inputs = jax.device_put(inputs, split)
-                acts = source.read(*inputs, sites, recording.pooling)
-                for array in acts.values():
-                    array.copy_to_host_async()
-                flight.append((filling, batch, acts))
+                flight.append((filling, batch, recording.read(*inputs)))
                 if len(flight) > _IN_FLIGHT:
                     land()
             texts += part.last - part.first

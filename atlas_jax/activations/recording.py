@@ -16,7 +16,7 @@ from atlas_jax.activations.kvstore import attempt, open_kvstore
 from atlas_jax.activations.layout import array_name, finished_parts
 from atlas_jax.activations.meta import check_meta, read_meta
 from atlas_jax.activations.parts import rows_of_a_part
-from atlas_jax.activations.pool import TOKENS, Pooling, Pools, pools_of_sites
+from atlas_jax.activations.pool import TOKENS, Pools, pool_function, pools_of_sites
 from atlas_jax.activations.tokens import Corpus, Encoder, Tokens
 from atlas_jax.errors import InputError
 
@@ -56,13 +56,15 @@ class Recording:
     Attributes:
         source: the model.
         pools: of each site.
-        pooling: all poolings together, as the model applies them.
+        names: all poolings together.
+        dtype: of the stored values; None: the model's.
         meta: what names the recording; a store with another one is refused.
     """
 
     source: Source
     pools: dict[str, tuple[str, ...]]
-    pooling: Pooling
+    names: tuple[str, ...]
+    dtype: str | None
     meta: dict[str, Any]
 
     @classmethod
@@ -98,9 +100,11 @@ class Recording:
                 "each process reads its own texts, load it with mesh=make_mesh(local=True)."
             )
         pools = pools_of_sites(pool, names)
-        pooling = Pooling(tuple(dict.fromkeys(p for site in names for p in pools[site])), dtype)
+        used = tuple(dict.fromkeys(pool for site in names for pool in pools[site]))
         token, mask = (jax.ShapeDtypeStruct((1, 16), kind) for kind in (np.int32, np.bool_))
-        shapes = jax.eval_shape(lambda t, m: source.read(t, m, names, pooling), token, mask)
+        shapes = jax.eval_shape(
+            lambda t, m: source.read(t, m, names, pool_function(used)), token, mask
+        )
         meta = {
             "model": source.name,
             "fingerprint": source.fingerprint,
@@ -110,26 +114,44 @@ class Recording:
             "sites": {
                 site: {
                     "width": widths[site],
-                    "dtype": np.dtype(shapes[site].dtype).name,
+                    "dtype": dtype or np.dtype(shapes[site].dtype).name,
                     "pools": list(pools[site]),
                 }
                 for site in names
             },
         }
-        return cls(source, pools, pooling, meta)
+        return cls(source, pools, used, dtype, meta)
 
     @property
     def by_token(self) -> bool:
         """Whether a row is a token."""
-        return self.pooling.names == (TOKENS,)
+        return self.names == (TOKENS,)
 
     @property
-    def arrays(self) -> dict[str, tuple[str, int]]:
-        """By name of an array: its site, and which of the pooled results it takes."""
+    def arrays(self) -> dict[str, tuple[str, str]]:
+        """The site and the pooling of each array, by its name."""
         return {
-            array_name(site, pool): (site, self.pooling.names.index(pool))
+            array_name(site, pool): (site, pool)
             for site, pools in self.pools.items()
             for pool in pools
+        }
+
+    def read(self, tokens: Any, mask: Any) -> dict[str, Array]:
+        """Runs the model on a batch; copies of the results are on their way to the host."""
+        acts = self.source.read(tokens, mask, tuple(self.pools), pool_function(self.names))
+        if self.dtype is not None:
+            acts = {site: array.astype(self.dtype) for site, array in acts.items()}
+        for array in acts.values():
+            array.copy_to_host_async()
+        return acts
+
+    def take(self, acts: dict[str, Array]) -> dict[str, np.ndarray]:
+        """A batch's results on the host, by array."""
+        host = {site: np.asarray(array) for site, array in acts.items()}
+        if len(self.names) == 1:
+            return {name: host[site] for name, (site, _) in self.arrays.items()}
+        return {
+            name: host[site][self.names.index(pool)] for name, (site, pool) in self.arrays.items()
         }
 
     def buffers(self, rows: int) -> dict[str, np.ndarray]:

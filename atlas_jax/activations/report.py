@@ -42,12 +42,11 @@ class CaptureReport:
         return "disk" if self.forward_waited > self.store_waited else "forward pass"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, the derived ones too."""
-        return asdict(self) | {"padding": self.padding, "limit": self.limit}
+        """Plain values, the derived ones and the text too."""
+        derived = {"padding": self.padding, "limit": self.limit, "text": str(self)}
+        return asdict(self) | derived
 
     def __str__(self) -> str:
-        if not self.texts:
-            return "nothing to do: the store is finished"
         rate = self.tokens / max(self.seconds, 1e-9)
         return (
             f"{self.texts:,} texts, {self.tokens:,} tokens in {self.seconds:.1f} s ({rate:,.0f} "

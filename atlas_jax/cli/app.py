@@ -12,7 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from atlas_jax.cli.atlas import atlas_app
-from atlas_jax.cli.console import Terminal, reports_errors, show_tracebacks
+from atlas_jax.cli.capture import capture
+from atlas_jax.cli.console import (
+    Terminal,
+    keep_compiled_programs,
+    reports_errors,
+    show_tracebacks,
+)
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
 from atlas_jax.cli.fit import fit, moments_app
@@ -31,6 +37,10 @@ app.command()(doctor)
 app.command(
     epilog="Example: atlas-jax fit runs/a/subject runs/a/atlas --method procrustes --out t"
 )(fit)
+app.command(
+    epilog="Example: atlas-jax capture gemma-3-270m --corpus runs/quickstart/corpus "
+    "--sites blocks.8.mlp.hook_post --pool max,mean --out runs/a/subject"
+)(capture)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
@@ -115,7 +125,7 @@ def _setting(text: str) -> tuple[str, Any]:
 def _experiment(recipe: Any, out: Path | None, as_json: bool, splitter: Any = None) -> None:
     from atlas_jax.pipeline.experiment import STAGES, run_experiment
 
-    _keep_compiled_programs()
+    keep_compiled_programs()
     terminal = Terminal(quiet=as_json, stages=len(STAGES))
     folder = out or Path("runs") / recipe.name
     report = run_experiment(recipe, folder, terminal, splitter)
@@ -132,16 +142,6 @@ def _smoke(out: Path | None, changes: dict[str, Any], as_json: bool) -> None:
         folder = out or Path(temporary)
         recipe = smoke_recipe(folder / "models").with_values(changes)
         _experiment(recipe, folder, as_json, PunktSentenceTokenizer())
-
-
-def _keep_compiled_programs() -> None:
-    """Compiled programs are kept in the cache folder, so that a second run does not compile."""
-    import jax
-
-    from atlas_jax.assets import cache_folder
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Never, ParamSpec, TypeVar
@@ -51,6 +52,16 @@ class Terminal:
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self.console.print(table)
+
+
+def keep_compiled_programs() -> None:
+    """Compiled programs are kept in the cache folder, so that a second run does not compile."""
+    import jax
+
+    from atlas_jax.assets import cache_folder
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def show_tracebacks(wanted: bool) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.activations import ActivationStore, TokenArray, capture
+from atlas_jax.atlas import SAE, Atlas, Labels
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
 from atlas_jax.models import load_model
@@ -110,6 +111,25 @@ def test_a_model_on_a_mesh_gives_what_one_device_gives(tiny_llama, sentences, tm
         for site in sites:
             scale = np.abs(expected[site][:]).max()
             np.testing.assert_allclose(found[site][:], expected[site][:], atol=2e-6 * scale)
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_an_atlas(tiny_llama, sentences, tmp_path, spread):
+    model = load_model(tiny_llama, mesh=make_mesh() if spread else None)
+    rng = np.random.default_rng(0)
+    weights = [jnp.asarray(rng.normal(size=s).astype("f4")) for s in [(32, 20), 20, (20, 32), 32]]
+    sae = SAE(*weights, threshold=jnp.full(20, 3.0), architecture="jumprelu")
+    atlas = Atlas(sae, "blocks.1.hook_resid_post", Labels({}), "tiny", lambda: model)
+    texts, (site,) = Texts(list(sentences)), atlas.sites
+    assert atlas.mesh == model.mesh
+    tokens = capture(atlas, texts, out=tmp_path / "tokens", pool="tokens")[site]
+    pooled = capture(atlas, texts, out=tmp_path / "s", pool=("max", "mean"), dtype="bfloat16")
+    rows = [tokens.text(i)[1:] for i in range(len(texts))]
+    for pool in ("max", "mean"):
+        expected = np.stack([POOLS[pool](acts) for acts in rows])
+        assert (expected > 0).any() and pooled[site, pool].dtype == jnp.bfloat16
+        found = np.asarray(pooled[site, pool][:], np.float32)
+        np.testing.assert_allclose(found, expected, rtol=2**-8, atol=1e-4)
 
 
 def test_batches_really_lie_on_all_devices(source, texts, tmp_path):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.activations.pool import POOLS, TOKENS, Pooling, pools_of_sites
+from atlas_jax.activations.pool import POOLS, TOKENS, Poolings, pool_function, pools_of_sites
 from atlas_jax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -37,12 +37,13 @@ def test_neither_padding_nor_the_first_position_counts(name, dtype):
 
 def test_several_poolings_at_once_are_each_by_itself():
     acts, mask = jnp.asarray(ACTS), jnp.asarray(MASK)
-    together = Pooling(("last", "max", "mean"))(acts, mask)
+    together = Poolings(("last", "max", "mean"))(acts, mask)
     for name, pooled in zip(("last", "max", "mean"), together, strict=True):
         np.testing.assert_array_equal(pooled, POOLS[name](acts, mask))
-    assert Pooling(("max",), "bfloat16")(acts, mask).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(Pooling((TOKENS,))(acts, mask)[0], acts)
-    assert hash(Pooling(("max",))) == hash(Pooling(("max",)))  # compiled once
+    names = ["max", "mean"]
+    assert pool_function(names) == pool_function(names)  # compiled once
+    assert hash(pool_function(names)) == hash(pool_function(names))
+    assert pool_function(["max"]) is POOLS["max"] and pool_function([TOKENS]) is None
 
 
 def test_poolings_of_sites():
