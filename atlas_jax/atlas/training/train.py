@@ -115,7 +115,7 @@ def train_atlas(
     )
     theta = 0.0
     if recipe.architecture == "batch_top_k":
-        theta = smallest_kept(state.weights, windows, standard, recipe)
+        theta = smallest_kept(state.weights, windows.batch, windows.per_epoch, standard, recipe)
     sae = fold(state.weights, standard, recipe, theta)
     save_saelens(sae, out, site=site, model_name=model_name, max_norm=windows.limit, half=half)
     log.write_text(json.dumps(plan | {"steps": steps, "losses": losses}, indent=1))
@@ -186,8 +186,22 @@ def _placed(x: np.ndarray, mesh: Mesh | None) -> Float[Array, "n d"]:
     return jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
 
 
-def smallest_kept(weights: Weights, windows: Windows, standard: Standard, recipe: Recipe) -> float:
-    """Batch-top-k's threshold: the smallest activation it keeps, mean over up to 64 batches."""
+def smallest_kept(
+    weights: Weights,
+    batch: Callable[[int], np.ndarray],
+    steps: int,
+    standard: Standard,
+    recipe: Recipe,
+) -> float:
+    """Batch-top-k's threshold: the smallest activation it keeps, mean over up to 64 batches.
+
+    Args:
+        weights: the final ones.
+        batch: raw activations of a step.
+        steps: how many steps to choose from.
+        standard: of these activations.
+        recipe: k and cap.
+    """
 
     @jax.jit
     def smallest(weights: Weights, x: Float[Array, "n d"]) -> Float[Array, ""]:
@@ -197,8 +211,8 @@ def smallest_kept(weights: Weights, windows: Windows, standard: Standard, recipe
         return jnp.min(jnp.where(values > 0, values, jnp.inf))
 
     weights = jax.device_put(weights, jax.devices()[0])
-    count = min(_THRESHOLD_BATCHES, windows.per_epoch)
     found = [
-        float(smallest(weights, standard(jnp.asarray(windows.batch(i))))) for i in range(count)
+        float(smallest(weights, standard(jnp.asarray(batch(i)))))
+        for i in range(min(_THRESHOLD_BATCHES, steps))
     ]
     return float(np.mean(found))
