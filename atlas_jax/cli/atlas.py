@@ -145,6 +145,7 @@ def label(
         str, typer.Option(help="Texts to read now, where nothing was recorded.")
     ] = "",
     tokens: Annotated[int, typer.Option(min=1000, help="With --source: how many.")] = 500_000,
+    length: Annotated[int, typer.Option(min=2, help="With --source: tokens of a context.")] = 64,
     recordings: Recordings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -172,7 +173,7 @@ def label(
             raise InputError("Expected --ask with the model to run here, got none.")
         explainer = subject if ask == loaded.model_name else load_model(ask)
     if source:
-        acts = _live(subject, list(documents(source)), loaded.site, tokens, 64, 0)
+        acts = _live(subject, list(documents(source)), loaded.site, tokens, length, 0)
     else:
         acts = open_activations(recordings or folder / "recordings")
     found = label_atlas(
