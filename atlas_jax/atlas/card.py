@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, Int
 
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.sinks import content_rows, is_content, norm_limit
-from atlas_jax.atlas.token_activations import TokenActivations
+from atlas_jax.atlas.token_activations import TokenSource
+from atlas_jax.errors import InputError
 from atlas_jax.models.decoder import Decoder
 from atlas_jax.models.language_model import LanguageModel
 from atlas_jax.models.sites import parse_site
@@ -33,7 +34,7 @@ _BINS = np.array([0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0])
 
 def measure_card(
     sae: SAE,
-    acts: TokenActivations,
+    source: TokenSource,
     model: LanguageModel | None = None,
     site: str = "",
     *,
@@ -42,23 +43,31 @@ def measure_card(
     spliced: int = 128,
     batch: int = 8,
 ) -> dict[str, Any]:
-    """The figures of an atlas, on the held-out contexts at the end of `acts`.
+    """The figures of an atlas, on the held-out contexts at the end of `source`.
 
     Args:
         sae: the autoencoder.
-        acts: the activations it was trained on.
+        source: the activations it was trained on.
         model: to measure cross-entropies with; None leaves them out.
         site: where the autoencoder sits.
-        max_norm: norm of an attention sink; default: found from `acts`. Sinks are left out of
+        max_norm: norm of an attention sink; default: found from `source`. Sinks are left out of
             the figures and never replaced.
         heldout: contexts at the end that training did not see.
         spliced: how many of those to run through the model.
         batch: contexts run together.
+
+    Raises:
+        InputError: nothing held out, or a source of another width.
     """
-    contexts, length = acts.tokens.shape
+    contexts = len(source.tokens)
     heldout = min(heldout, contexts)
-    max_norm = norm_limit(acts.acts) if max_norm is None else max_norm
-    every = np.asarray(acts.acts[(contexts - heldout) * (length - 1) :])
+    if not heldout or source.width != sae.width:
+        raise InputError(
+            f"Expected held-out activations of width {sae.width}, got {heldout} contexts of width "
+            f"{source.width}."
+        )
+    every = source.read(np.arange(contexts - heldout, contexts))
+    max_norm = norm_limit(every) if max_norm is None else max_norm
     rows = every[content_rows(every, max_norm)]
     mean = np.asarray(rows, np.float32).mean(0, dtype=np.float64)
     counts, error, total = np.zeros(sae.n_features), 0.0, 0.0
@@ -81,8 +90,8 @@ def measure_card(
             "features": np.histogram(density, _BINS)[0].tolist(),
         },
     }
-    if model is not None and heldout:
-        tokens = acts.tokens[contexts - heldout :][:spliced]
+    if model is not None:
+        tokens = source.tokens[contexts - heldout :][:spliced]
         card |= splice(sae, model, site, tokens, mean.astype(np.float32), max_norm, batch)
     return card
 

@@ -1,19 +1,22 @@
-"""Token-level activations of fixed contexts on disk: what a sparse autoencoder is trained on."""
+"""Token-level activations of fixed contexts, recorded on disk or straight from a model."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Float16, Int32
+from jaxtyping import Array, Float, Int, Int32
 
 from atlas_jax.errors import InputError
 from atlas_jax.progress import Bar
+
+DTYPES = ("float16", "float32")
 
 
 class Reader(Protocol):
@@ -41,9 +44,26 @@ class Encoder(Protocol):
     def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
 
 
+@runtime_checkable
+class TokenSource(Protocol):
+    """Activations of every token but the first of each context.
+
+    `tokens` (contexts, length) are token ids; `read` gives the activations (m (length - 1), d) of
+    m contexts in the order asked for.
+    """
+
+    @property
+    def tokens(self) -> np.ndarray: ...
+
+    @property
+    def width(self) -> int: ...
+
+    def read(self, contexts: np.ndarray) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class TokenActivations:
-    """Activations of every token but the first of each context.
+    """A recording.
 
     Attributes:
         acts: (contexts * (length - 1), d), on disk; row c * (length - 1) + t - 1 is token t of
@@ -51,8 +71,62 @@ class TokenActivations:
         tokens: (contexts, length) token ids.
     """
 
-    acts: Float16[np.ndarray, "rows d"]
+    acts: Float[np.ndarray, "rows d"]
     tokens: Int32[np.ndarray, "contexts length"]
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self.acts.shape[1]
+
+    def read(self, contexts: Int[np.ndarray, " m"]) -> Float[np.ndarray, "rows_m d"]:
+        """Activations of some contexts, in the order asked for."""
+        count, rows = len(self.tokens), self.tokens.shape[1] - 1
+        return self.acts.reshape(count, rows, -1)[contexts].reshape(-1, self.width)
+
+
+@dataclass(frozen=True)
+class ModelActivations:
+    """A model that is run when its activations are asked for; nothing is stored.
+
+    Attributes:
+        model: whose activations.
+        site: which ones.
+        tokens: (contexts, length) token ids.
+        batch: contexts run together.
+    """
+
+    model: Reader
+    site: str
+    tokens: Int32[np.ndarray, "contexts length"]
+    batch: int = 32
+
+    @property
+    def width(self) -> int:
+        """d."""
+        return self.model.width(self.site)
+
+    def read(self, contexts: Int[np.ndarray, " m"]) -> Float[np.ndarray, "rows_m d"]:
+        """Activations of some contexts, in the order asked for."""
+        rows = self.tokens.shape[1] - 1
+        out = np.empty((len(contexts), rows, self.width), np.float32)
+        waiting: list[tuple[int, int, Array]] = []
+
+        def keep() -> None:
+            start, count, acts = waiting.pop(0)
+            out[start : start + count] = np.asarray(acts, np.float32)[:count, 1:]
+
+        for start in range(0, len(contexts), self.batch):
+            part = self.tokens[contexts[start : start + self.batch]]
+            filled = np.concatenate([part, np.repeat(part[:1], self.batch - len(part), 0)])
+            mask = np.ones(filled.shape, bool)
+            acts = self.model.read(filled, mask, (self.site,))[self.site]
+            waiting.append((start, len(part), acts))
+            if len(waiting) > 1:  # one batch is computed while the last one is copied
+                keep()
+        while waiting:
+            keep()
+        return out.reshape(-1, self.width)
 
 
 def cut_contexts(
@@ -65,6 +139,8 @@ def cut_contexts(
     Raises:
         InputError: all texts together are shorter than one context.
     """
+    if length < 2:
+        raise InputError(f"Expected contexts of at least 2 tokens, got {length}.")
     head = [] if encoder.bos_id is None else [encoder.bos_id]
     body = length - len(head)
     order = np.random.default_rng(seed)
@@ -95,8 +171,9 @@ def collect(
     length: int = 64,
     batch: int = 32,
     seed: int = 0,
+    dtype: str = "float16",
 ) -> TokenActivations:
-    """Records a site on texts cut into contexts, as float16 on disk; resumes where it stopped.
+    """Records a site on texts cut into contexts, on disk; resumes where it stopped.
 
     Args:
         model: whose activations.
@@ -107,11 +184,14 @@ def collect(
         length: tokens of a context; the first one, an attention sink, is left out.
         batch: contexts run together.
         seed: of the shuffle.
+        dtype: `float16`, or `float32` for activations beyond 65,504.
 
     Raises:
-        InputError: the folder holds another model's or site's activations, or values beyond
-            float16.
+        InputError: the folder holds another model's or site's activations, values beyond the
+            dtype, or another dtype than the two.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"Expected dtype {' or '.join(DTYPES)}, got '{dtype}'.")
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {
         "fingerprint": model.fingerprint,
@@ -119,11 +199,12 @@ def collect(
         "n_tokens": n_tokens,
         "length": length,
         "seed": seed,
+        "dtype": dtype,
     }
     state, width = folder / "state.json", model.width(site)
     done = 0
     if state.exists():
-        found = json.loads(state.read_text())
+        found = {"dtype": "float16"} | json.loads(state.read_text())
         done = found.pop("done")
         if found != wanted:
             key = next(k for k in wanted if found.get(k) != wanted[k])
@@ -139,22 +220,23 @@ def collect(
     acts = np.lib.format.open_memmap(
         folder / "acts.npy",
         mode="r+" if done else "w+",
-        dtype=np.float16,
+        dtype=np.dtype(dtype),
         shape=(len(tokens) * rows, width),
     )
+    source, block = ModelActivations(model, site, tokens, batch), 64 * batch
     with Bar(f"recording {site}", len(tokens)) as bar:
         bar.advance(done)
-        for start in range(done, len(tokens), batch):
-            part = tokens[start : start + batch]
-            filled = np.concatenate([part, np.repeat(part[:1], batch - len(part), 0)])
-            out = model.read(filled, np.ones(filled.shape, bool), (site,))[site]
-            values = np.asarray(out, np.float32)[: len(part), 1:]
-            if not np.abs(values).max() < np.finfo(np.float16).max:
-                raise InputError(f"{site} has values beyond float16; choose another site.")
-            acts[start * rows : (start + len(part)) * rows] = values.reshape(-1, width)
-            if (start // batch) % 64 == 63 or start + batch >= len(tokens):
-                acts.flush()
-                _write(state, wanted | {"done": start + len(part)})
+        for start in range(done, len(tokens), block):
+            part = np.arange(start, min(start + block, len(tokens)))
+            values = source.read(part)
+            if not np.abs(values).max() < np.finfo(dtype).max:
+                raise InputError(
+                    f"{site} has values beyond {dtype}: record it as float32, or choose another "
+                    "site."
+                )
+            acts[start * rows : (start + len(part)) * rows] = values
+            acts.flush()
+            _write(state, wanted | {"done": start + len(part)})
             bar.advance(len(part))
     return TokenActivations(acts, tokens)
 
@@ -174,9 +256,18 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
         InputError: no recording there, or one that has not got anywhere yet.
     """
     folder = Path(folder)
-    if not (folder / "state.json").exists():
-        raise InputError(f"Expected recorded activations in {folder}, found none.")
-    done = int(json.loads((folder / "state.json").read_text())["done"])
-    tokens = np.load(folder / "tokens.npy")[:done]
-    acts = np.load(folder / "acts.npy", mmap_mode="r")
+    try:
+        done = int(json.loads((folder / "state.json").read_text())["done"])
+        tokens = np.load(folder / "tokens.npy")[:done]
+        acts = np.load(folder / "acts.npy", mmap_mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"Expected recorded activations in {folder}, found none that can be read "
+            f"({str(error)[:120]}): `atlas-jax atlas train` records them."
+        ) from None
     return TokenActivations(acts[: done * (tokens.shape[1] - 1)], tokens)
+
+
+def fingerprint(source: TokenSource) -> str:
+    """Names the tokens of a source."""
+    return hashlib.sha256(np.ascontiguousarray(source.tokens).tobytes()).hexdigest()[:16]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the atlas.")]
 Recordings = Annotated[
     Path | None, typer.Option(help="Recorded activations. [default: <folder>/recordings]")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @atlas_app.command(
@@ -33,60 +35,184 @@ def train(
     source: Annotated[
         str, typer.Option(help="Texts: 'packages', a hub data set, a file or a folder.")
     ] = "packages",
-    tokens: Annotated[int, typer.Option(min=1000, help="Tokens to record.")] = 1_032_192,
-    features: Annotated[int, typer.Option(min=2, help="Width of the autoencoder.")] = 4096,
-    k: Annotated[int, typer.Option(min=1, help="Features of a token, on average.")] = 32,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the tokens.")] = 3.0,
-    seed: Annotated[int, typer.Option(help="Of shuffling and initialisation.")] = 0,
+    tokens: Annotated[int, typer.Option(min=1000, help="Tokens to train on.")] = 1_032_192,
+    length: Annotated[int, typer.Option(min=2, help="Tokens of a context.")] = 64,
+    heldout: Annotated[int, typer.Option(min=1, help="Contexts kept for the card.")] = 512,
+    architecture: Annotated[
+        str, typer.Option(help="batch_top_k, top_k or jumprelu.")
+    ] = "batch_top_k",
+    features: Annotated[int, typer.Option(min=1, help="Width of the autoencoder.")] = 4096,
+    k: Annotated[int, typer.Option(min=1, help="Features of a token.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Tokens of a step.")] = 2048,
+    epochs: Annotated[float, typer.Option(min=0.001, help="Passes over the tokens.")] = 3.0,
+    rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 2.5e-3,
+    dtype: Annotated[str, typer.Option(help="Of the products: float32 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(min=0, help="Of shuffling and initialisation.")] = 0,
+    live: Annotated[
+        bool, typer.Option(help="Train straight from the model: no recording, nothing stored.")
+    ] = False,
+    wide: Annotated[bool, typer.Option(help="Record as float32, not float16.")] = False,
     recordings: Recordings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Records a site on texts, trains a sparse autoencoder on it and measures the result.
 
-    Every part resumes. Writes cfg.json, sae_weights.safetensors (SAELens) and card.json.
+    Every part resumes. Writes cfg.json, sae_weights.safetensors (SAELens), card.json and
+    training.json. Several devices share each batch.
     """
-    from atlas_jax.atlas import Recipe, collect, measure_card, train_atlas
+    from dataclasses import asdict
+
+    import jax
+
+    from atlas_jax.atlas import Recipe, collect, load_saelens, measure_card, train_atlas
     from atlas_jax.corpus import documents
     from atlas_jax.models import load_model
+    from atlas_jax.parallel import make_mesh
 
-    terminal = Terminal()
-    subject = load_model(model)
-    texts = list(documents(source))
-    acts = collect(
-        subject,
-        [document.text for document in texts],
-        site,
-        recordings or folder / "recordings",
-        n_tokens=tokens,
+    terminal = Terminal(quiet=as_json)
+    recipe = Recipe(
+        architecture=architecture,
+        n_features=features,
+        k=k,
+        batch=batch,
+        epochs=epochs,
+        rate=rate,
+        dtype=dtype,
         seed=seed,
     )
-    recipe = Recipe(n_features=features, k=k, cap=2 * k, epochs=epochs, seed=seed)
-    sae = train_atlas(acts, folder, site, model, recipe, report=terminal.line)
+    subject = load_model(model)
+    texts = list(documents(source))
+    if live:
+        acts = _live(subject, texts, site, tokens, length, seed)
+    else:
+        acts = collect(
+            subject,
+            [document.text for document in texts],
+            site,
+            recordings or folder / "recordings",
+            n_tokens=tokens,
+            length=length,
+            seed=seed,
+            dtype="float32" if wide else "float16",
+        )
+    mesh = make_mesh() if jax.device_count() > 1 else None
+    sae = train_atlas(
+        acts, folder, site, model, recipe, heldout=heldout, report=terminal.line, mesh=mesh
+    )
+    limit = load_saelens(folder).max_norm
     counts: dict[str, int] = {}
     for document in texts:
         counts[document.source] = counts.get(document.source, 0) + len(document.text)
-    card = measure_card(sae, acts, subject, site)
-    card |= {"model": model, "site": site, "seed": seed, "characters": counts}
+    card = {"model": model, "site": site, "characters": counts, "recipe": asdict(recipe)}
+    card |= {"training_tokens": (len(acts.tokens) - heldout) * (length - 1)}
+    card |= {"context_length": length}
+    card |= measure_card(sae, acts, subject, site, max_norm=limit, heldout=heldout)
     (folder / "card.json").write_text(json.dumps(card, indent=1))
+    if as_json:
+        typer.echo(json.dumps(card, indent=1))
     for key, value in card.items():
         if isinstance(value, int | float):
             terminal.line(f"{key}: {value:.4g}")
 
 
-@atlas_app.command(epilog="Example: atlas-jax atlas label runs/atlas")
+def _live(subject: Any, texts: Sequence[Any], site: str, tokens: int, length: int, seed: int):
+    from atlas_jax.atlas import ModelActivations, cut_contexts
+
+    contexts = cut_contexts(
+        subject.tokenizer, [document.text for document in texts], tokens, length, seed
+    )
+    return ModelActivations(subject, site, contexts)
+
+
+@atlas_app.command(
+    epilog="Example: atlas-jax atlas label runs/atlas --by statistics --by endpoint "
+    "--url http://localhost:8000/v1 --ask qwen3-8b --features 0-99"
+)
 @reports_errors
-def label(folder: Folder, recordings: Recordings = None) -> None:
-    """Describes every feature from the contexts that activate it most; writes labels.jsonl."""
+def label(
+    folder: Folder,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="statistics, vocabulary, endpoint or model; may be repeated."),
+    ] = None,
+    features: Annotated[str, typer.Option(help="Which, e.g. '0-99,512'. [default: all]")] = "",
+    url: Annotated[str, typer.Option(help="An OpenAI-compatible endpoint, with its /v1.")] = "",
+    ask: Annotated[str, typer.Option(help="Model to ask: at the endpoint, or to run here.")] = "",
+    key: Annotated[
+        str, typer.Option(help="Environment variable that holds the endpoint's key.")
+    ] = "OPENAI_API_KEY",
+    source: Annotated[
+        str, typer.Option(help="Texts to read now, where nothing was recorded.")
+    ] = "",
+    tokens: Annotated[int, typer.Option(min=1000, help="With --source: how many.")] = 500_000,
+    length: Annotated[int, typer.Option(min=2, help="With --source: tokens of a context.")] = 64,
+    recordings: Recordings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Describes features from the contexts that activate them most; writes labels.jsonl.
+
+    Each description has its source and a score: how well the words alone tell excerpts on which
+    the feature is active from others (AUROC, on contexts they were not made from; 0.5 is chance).
+    """
+    from atlas_jax.assets import cache_folder
     from atlas_jax.atlas import SentenceEmbedder, label_atlas, load_saelens, open_activations
+    from atlas_jax.corpus import documents
+    from atlas_jax.endpoint import Endpoint
     from atlas_jax.models import load_model
 
-    acts = open_activations(recordings or folder / "recordings")
-    labels = label_atlas(
-        folder, acts, load_model(load_saelens(folder).model_name), SentenceEmbedder()
+    terminal, by = Terminal(quiet=as_json), by or ["statistics"]
+    if {"endpoint", "model"} <= set(by):
+        raise InputError("Expected one of --by endpoint and --by model at a time, got both.")
+    endpoint = explainer = None
+    if "endpoint" in by:
+        endpoint = Endpoint(url, ask, key, cache_folder() / "answers")
+    loaded = load_saelens(folder)
+    subject = load_model(loaded.model_name)
+    if "model" in by:
+        if not ask:
+            raise InputError("Expected --ask with the model to run here, got none.")
+        explainer = subject if ask == loaded.model_name else load_model(ask)
+    if source:
+        acts = _live(subject, list(documents(source)), loaded.site, tokens, length, 0)
+    else:
+        acts = open_activations(recordings or folder / "recordings")
+    found = label_atlas(
+        folder,
+        acts,
+        subject,
+        SentenceEmbedder(),
+        by,
+        features=_numbers(features),
+        endpoint=endpoint,
+        explainer=explainer,
     )
-    terminal = Terminal()
-    for feature in sorted(labels.descriptions)[:10]:
-        terminal.line(f"{feature}: {labels[feature][0]}")
-    terminal.line(f"{len(labels)} features described in {folder / 'labels.jsonl'}")
+    means: dict[str, list[float]] = {}
+    for description in found:
+        if description.score is not None:
+            means.setdefault(description.source, []).append(description.score)
+    if as_json:
+        typer.echo(json.dumps([description.row() for description in found], ensure_ascii=False))
+    for description in found[:10]:
+        score = "-" if description.score is None else f"{description.score:.2f}"
+        terminal.line(f"{description.feature} [{score}] {description.description}")
+    for name, scores in means.items():
+        mean = sum(scores) / len(scores)
+        terminal.line(f"{name}: {len(scores)} descriptions scored, mean AUROC {mean:.3f}")
+    if endpoint is not None:
+        terminal.line(repr(endpoint))
+    terminal.line(f"{len(found)} descriptions in {folder / 'labels.jsonl'}")
+
+
+def _numbers(text: str) -> list[int] | None:
+    """'0-3,7' -> [0, 1, 2, 3, 7]; None for an empty text."""
+    found: list[int] = []
+    try:
+        for part in filter(None, text.replace(" ", "").split(",")):
+            first, _, last = part.partition("-")
+            found += range(int(first), int(last or first) + 1)
+    except ValueError:
+        raise InputError(f"Expected features like '0-99,512', got '{text}'.") from None
+    return found or None
 
 
 @atlas_app.command(

@@ -4,63 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.atlas.describe import describe_features
-from atlas_jax.atlas.examples import Activity, ContextReader, cut_words, find_activity
+from atlas_jax.atlas.describing.activity import find_activity
+from atlas_jax.atlas.describing.contexts import cut_words
+from atlas_jax.atlas.describing.statistics import by_statistics
 from atlas_jax.atlas.labels import DEAD
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.atlas.token_activations import TokenActivations
-
-FILLER = "the people of that place said they would have it all again soon".split()
-SEA = ["fleet", "vessel", "harbour", "sailors"]
-LENGTH = 12
-
-
-class Planted:
-    """Contexts of filler words with chosen words at place 6, and activity on those."""
-
-    def __init__(self) -> None:
-        self.pieces = [""]
-        self.contexts: list[list[int]] = []
-        self.entries: dict[int, list[tuple[int, float]]] = {}
-        self.random = np.random.default_rng(0)
-
-    def token(self, piece: str) -> int:
-        if piece not in self.pieces:
-            self.pieces.append(piece)
-        return self.pieces.index(piece)
-
-    def add(self, feature: int, word: list[str], around: list[str] = (), before: str = "") -> None:
-        filler = [f" {w}" for w in self.random.choice(FILLER, LENGTH)]
-        text = ["", *filler[:5], *word, *filler][:LENGTH]
-        if before:
-            text[5] = f" {before}"
-        for place, other in zip((2, 4, 9, 10), around, strict=False):
-            text[place] = f" {other}"
-        place = 5 + len(word)
-        self.contexts.append([self.token(piece) for piece in text])
-        row = (len(self.contexts) - 1) * (LENGTH - 1) + place - 1
-        self.entries.setdefault(feature, []).append((row, 5 + self.random.uniform()))
-
-    def describe(self, n_features: int):
-        starts, rows, values = [0], [], []
-        for feature in range(n_features):
-            for row, value in sorted(self.entries.get(feature, ()), key=lambda e: -e[1]):
-                rows.append(row)
-                values.append(value)
-            starts.append(len(rows))
-        activity = Activity(
-            np.array(starts, np.int64),
-            np.array(rows, np.int32),
-            np.array(values, np.float32),
-            len(self.contexts) * (LENGTH - 1),
-        )
-        reader = ContextReader(self.pieces, np.array(self.contexts, np.int32))
-        return describe_features(activity, reader)
+from atlas_jax.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def labels():
-    planted, r = Planted(), np.random.default_rng(1)
+def labels(make_planted, sea):
+    planted, r = make_planted(), np.random.default_rng(1)
     words = [[" war"], [" London"], [" tele", "scope"]]
     months = ["March", "April", "July", "May"]
     nouns = ["battle", "fighting", "combat"]
@@ -76,12 +31,12 @@ def labels():
         planted.add(6, [" " + names[i % 8]])
         planted.add(7, [","], before=names[i % 8])
         planted.add(8, [f" {1900 + 7 * i}"])
-        planted.add(9, [" " + sea_objects[i % 10]], list(r.permutation(SEA)[:3]))
+        planted.add(9, [" " + sea_objects[i % 10]], list(r.permutation(sea)[:3]))
         planted.add(10, [" of"], before=["House", "Bank"][i % 2])
         planted.add(11, ["\n\n"])
         planted.add(12, [" " + ["States", "Nations", "Kingdom", "Press"][i % 4]], before="United")
         planted.add(13, [" " + ["govern", "government", "governor", "governs"][i % 4]])
-    return planted.describe(15)
+    return by_statistics(*planted.material(15))
 
 
 @pytest.mark.parametrize(
@@ -107,13 +62,13 @@ def test_names_what_was_planted(labels, feature, wanted):
         assert part in labels[feature][0], labels[feature]
 
 
-def test_names_the_topic_around_varying_words(labels):
+def test_names_the_topic_around_varying_words(labels, sea):
     text = " | ".join(labels[9])
-    assert "text about" in text and sum(word in text for word in SEA) >= 2, text
+    assert "text about" in text and sum(word in text for word in sea) >= 2, text
 
 
 def test_dead_features_say_so(labels):
-    assert labels[14] == (DEAD,)
+    assert labels[14] == [DEAD]
     assert all(labels[f] and "feature" not in labels[f][0] for f in range(15))
 
 
@@ -137,4 +92,19 @@ def test_activity_finds_what_is_active_and_no_sinks():
         column = np.where(np.arange(35) == 3, 0, acts[:, feature].astype(np.float32))
         assert set(rows) == set(np.flatnonzero(column > 0.5))
         np.testing.assert_array_equal(values, np.sort(column[column > 0.5])[::-1])
-    assert find_activity(sae, recorded, 100.0, contexts=2).n_rows == 14
+    assert find_activity(sae, recorded, 100.0, range(2)).n_rows == 14
+    later = find_activity(sae, recorded, 100.0, range(3, 5))
+    for feature in range(4):
+        column = acts[:, feature].astype(np.float32)
+        assert set(later.of(feature)[0]) == {row for row in range(21, 35) if column[row] > 0.5}
+    with pytest.raises(InputError, match="width 4.*got 3"):
+        find_activity(sae, TokenActivations(acts[:, :3], recorded.tokens), 100.0)
+
+
+def test_only_the_features_asked_for(make_planted):
+    planted = make_planted()
+    for _ in range(6):
+        planted.add(0, [" war"])
+        planted.add(1, [" peace"])
+    found = by_statistics(*planted.material(2), features=[1])
+    assert list(found) == [1] and "peace" in found[1][0]
