@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import scipy.linalg
@@ -169,7 +169,7 @@ class SparseRows:
             )
             dense = dense * weights[:, None]
         light, dense = light.astype(precision), dense.astype(precision)
-        by_column = light.T.tocsr()
+        by_column: Any = cast(Any, light.T.tocsr())
         offset, stop = self.block.start, self.block.stop
         step = max(1, -(-(stop - offset) // _GRAM_CHUNKS))
 
