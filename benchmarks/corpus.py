@@ -90,10 +90,11 @@ def build(path: Path, n: int, workers: int, out: Path) -> dict:
     """Builds in another process and watches it."""
     command = [sys.executable, "-c", BUILD, str(path), str(n), str(workers), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    peak, peak_alone = 0.0, 0.0
+    peak = {"all": 0, "the one that reads": 0, "one that splits": 0}
     while process.poll() is None:
-        tree = list(resident(process.pid))
-        peak, peak_alone = max(peak, sum(tree)), max(peak_alone, *tree[:1], 0)
+        tree = [*resident(process.pid), 0, 0]
+        for who, now in zip(peak, (sum(tree), tree[0], max(tree[1:])), strict=True):
+            peak[who] = max(peak[who], now)
         time.sleep(0.1)
     assert process.stdout
     if process.returncode:
@@ -105,8 +106,7 @@ def build(path: Path, n: int, workers: int, out: Path) -> dict:
         "workers": workers,
         "seconds": {stage: round(s, 2) for stage, s in found["seconds"].items()},
         "sentences_per_s": round(totals["sentences"] / found["seconds"]["all"]),
-        "peak_mb": round(peak / 1e6),
-        "peak_mb_of_the_process_that_reads": round(peak_alone / 1e6),
+        "peak_mb": {who: round(size / 1e6) for who, size in peak.items()},
         "counts": totals,
         "parquet_mb": round((out / "corpus.parquet").stat().st_size / 1e6, 1),
         "sha256": hashlib.sha256(content).hexdigest(),

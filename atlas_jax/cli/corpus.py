@@ -29,6 +29,7 @@ corpus_app = typer.Typer(
 )
 
 STAGES = ("documents", "sentences", "length", "letters", "unique", "sampled")
+SHARED = ("documents", "sentences", "unique", "sampled")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
@@ -160,7 +161,9 @@ def show(
                 )
     terminal.table(["", "this corpus", "the paper's (A.2)"], rows)
     if tokenizer is not None:
-        terminal.line(f"tokens of {tokenizer}, the one at the beginning included; paper: Llama 3.1")
+        terminal.line(
+            f"tokens of {tokenizer}, with BOS where it has one; the paper's: Llama 3.1 8B"
+        )
     _show_counts(corpus, terminal)
 
 
@@ -189,16 +192,16 @@ def _tokens(corpus: Corpus, reference: str) -> dict[str, float] | None:
 
 
 def _show_counts(corpus: Corpus, terminal: Terminal) -> None:
-    """By source: what each filter left, and the share before and after."""
+    """By source: what each filter left, and the shares that the draw keeps."""
     counts = corpus.counts
     totals = {stage: sum(counts.get(stage, {}).values()) for stage in STAGES}
-    rows = []
+    numbers, parts = [], []
     for source in sorted({source for stage in STAGES for source in counts.get(stage, {})}):
-        numbers = {stage: counts.get(stage, {}).get(source, 0) for stage in STAGES}
-        parts = [numbers[s] / totals[s] if totals[s] else 0 for s in ("sentences", "sampled")]
-        rows.append([source, *(f"{v:,}" for v in numbers.values()), *(f"{p:.2%}" for p in parts)])
-    rows.append(["all", *(f"{total:,}" for total in totals.values()), "", ""])
-    terminal.table(["source", *STAGES, "of sentences", "of sampled"], rows)
+        row = {stage: counts.get(stage, {}).get(source, 0) for stage in STAGES}
+        numbers.append([source, *map(str, row.values())])
+        parts.append([source, *(f"{row[s] / (totals[s] or 1):.2%}" for s in SHARED)])
+    terminal.table(["source", *STAGES], [*numbers, ["all", *map(str, totals.values())]])
+    terminal.table(["source", *(f"of {stage}" for stage in SHARED)], parts)
 
 
 def _built_before(folder: Path, options: dict[str, Any]) -> Corpus | None:

@@ -51,7 +51,7 @@ def build_corpus(
     documents come, nor on the machine, nor on the number of processes. A larger n only adds to a
     smaller one, but for rounding.
 
-    Sentences wait on disk: memory holds a few documents and a 128th of the sentences at a time. A
+    Sentences wait on disk: memory holds a few documents and a 64th of the sentences at a time. A
     document of more than a million characters counts as several.
 
     Args:

@@ -100,7 +100,7 @@ def _failure(what: str, error: Exception) -> InputError:
     )
 
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = (lines or [type(error).__name__])[0][:200]
+    reason = (lines or [type(error).__name__])[0][:200].rstrip(".") + "."
     if isinstance(error, GatedRepoError):
         reason = "its owner asks for consent: accept the terms on its page, then `hf auth login`."
     elif isinstance(error, RepositoryNotFoundError):

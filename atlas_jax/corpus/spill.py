@@ -23,9 +23,9 @@ from atlas_jax.corpus.sentences import Splitter, has_letter, sentences_of
 from atlas_jax.corpus.tally import Tally
 from atlas_jax.corpus.writer import writing_to
 
-CHUNK = 1 << 22
+CHUNK = 1 << 21
 """Characters of the documents of one file, before it ends with the document it is in."""
-PARTS = 128
+PARTS = 64
 """Parts of a file; a power of two, at most 256."""
 RANK = 16
 """Bytes of a rank: 2^-64 is the chance that of 2^32 texts any two have the same."""

@@ -26,7 +26,7 @@ from atlas_jax.corpus.spill import write_spill
 from atlas_jax.errors import InputError
 
 MOST = 8
-"""Processes used when nothing is said: with about 150 MB each, they stay within 2 GB together."""
+"""Processes used when nothing is said: at up to 180 MB each, all stay within 2 GB together."""
 
 
 def cores() -> int:

@@ -32,16 +32,15 @@ def make_corpus(run: Run, source: CorpusSource, splitter: Any = None) -> Corpus:
     folder = run.folder / "corpus"
 
     def produce() -> Corpus:
-        corpus = build_corpus(
+        return build_corpus(
             source.source,
             split=source.split,
             n=source.sequences or None,
             seed=source.seed,
             train_fraction=source.train_fraction,
             splitter=splitter,
+            out=folder,
         )
-        corpus.save(folder)
-        return corpus
 
     return run.stage("corpus", vars(source), produce, lambda: Corpus.load(folder))
 

@@ -38,11 +38,13 @@ def test_build_and_build_again(tales):
     corpus = Corpus.load("corpora/tales.jsonl-40-3")
     assert (len(corpus.train), len(corpus.eval)) == (20, 20)
     assert corpus.counts["documents"] == {"ArXiv": 30, "Pile-CC": 30}
-    lines = {line.split()[0]: line.split() for line in result.output.splitlines() if line.strip()}
-    sentences = corpus.counts["sentences"]
-    assert lines["ArXiv"][1:3] == ["30", str(sentences["ArXiv"])]
-    assert lines["ArXiv"][-1] == f"{corpus.counts['sampled']['ArXiv'] / 40:.2%}"
-    assert lines["all"][1] == "60" and corpus.hash in result.output
+    lines = [line.split() for line in result.output.splitlines()]
+    counts, shares = (line[1:] for line in lines if line[:1] == ["ArXiv"])
+    stages = ("documents", "sentences", "length", "letters", "unique", "sampled")
+    assert counts == [str(corpus.counts[stage]["ArXiv"]) for stage in stages]
+    assert [shares[0], shares[-1]] == ["50.00%", f"{corpus.counts['sampled']['ArXiv'] / 40:.2%}"]
+    total = next(line for line in lines if line[:1] == ["all"])
+    assert total[1] == "60" and corpus.hash in result.output
     again = command("--source", "tales.jsonl", "-n", 40, "--seed", 3)
     assert again.exit_code == 0 and "holds this corpus" in again.output
     other = command("--source", "tales.jsonl", "-n", 40, "--out", "corpora/tales.jsonl-40-3")

@@ -121,13 +121,18 @@ def test_compressed_files(tmp_path, suffix, squeeze):
         ("d.txt", "Ä".encode("utf-16"), "UTF-16"),
         ("e.jsonl.zst", b"plain", "ZSTD"),
         ("e.jsonl.gz", b"plain", "zlib|gzip|header"),
-        ("f.csv", b'text\n"' + b"x" * (1 << 28) + b'x"', "field larger"),
         ("g.jsonl", b'{"text": "a", "b": ' + b"[" * 100_000, "recursion"),
     ],
 )
 def test_unreadable_files(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
     fails(tmp_path / name, f"readable file at .*{what}")
+
+
+def test_a_field_beyond_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("atlas_jax.corpus.local._FIELD_LIMIT", 1000)
+    (tmp_path / "t.csv").write_text(f"text\n{'x' * 1001}\n")
+    fails(tmp_path / "t.csv", "readable file at .*field larger")
 
 
 @pytest.mark.parametrize(
