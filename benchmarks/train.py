@@ -89,7 +89,7 @@ class Ours:
             self.state, _ = update(self.state, jnp.asarray(get(step)), self.recipe, self.steps)
         jax.block_until_ready(self.state)
 
-    def weights(self, get: Callable[[int], np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    def weights(self, get: Callable[[int], np.ndarray]) -> dict[str, np.ndarray]:
         import jax.numpy as jnp
 
         from atlas_jax.atlas.training.standard import Standard, fold
@@ -98,7 +98,8 @@ class Ours:
         as_it_is = Standard(jnp.zeros(get(0).shape[1]), jnp.ones(get(0).shape[1]))
         theta = 0.0
         if self.recipe.architecture == "batch_top_k":
-            theta = smallest_kept(self.state.weights, get, steps, as_it_is, self.recipe)
+            last = range(max(0, self.steps - 64), self.steps)
+            theta = smallest_kept(self.state.weights, get, last, as_it_is, self.recipe)
         sae = fold(self.state.weights, as_it_is, self.recipe, theta)
         names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
         return {n: np.asarray(v) for n in names if (v := getattr(sae, n)) is not None}
@@ -217,7 +218,7 @@ def main(arguments: argparse.Namespace) -> None:
     ours = Ours(arguments, steps, get(0))
     ours.run(get, 0, steps)
     seconds = time.perf_counter() - start
-    found = quality(ours.weights(get, len(train) // arguments.batch), held, arguments.k)
+    found = quality(ours.weights(get), held, arguments.k)
     results["atlas_jax"] = {"rate": ours.rate, **found, "seconds": round(seconds, 1)}
     print("atlas_jax", results["atlas_jax"], flush=True)
     for rate in arguments.rates:

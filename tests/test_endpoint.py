@@ -25,6 +25,7 @@ class Server(ThreadingHTTPServer):
         self.seen: Counter[str] = Counter()
         self.keys: list[str | None] = []
         self.busy = self.most = 0
+        self.over = threading.Event()
         self.lock = threading.Lock()
 
     def handle_error(self, request, client_address):
@@ -83,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             if way == "huge":
                 return self.reply(200, b" " * (5 << 20))
             if way == "hang":
-                time.sleep(1)
+                self.server.over.wait()
                 return None
             if way == "drop":
                 self.send_response(200)
@@ -95,10 +96,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_response(200)
                 self.send_header("Content-Length", "1000")
                 self.end_headers()
-                for _ in range(40):
+                while not self.server.over.wait(0.1):  # a byte now and then, for ever
                     self.wfile.write(b" ")
                     self.wfile.flush()
-                    time.sleep(0.05)
                 return None
             if way == "odd":
                 good["choices"][0]["message"]["content"] = "?"
@@ -116,12 +116,13 @@ def server(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
 
 
 def endpoint(server, **more):
-    settings = {"key": "TEST_KEY", "wait": 0.01, "timeout": 0.6, "retries": 3} | more
+    settings = {"key": "TEST_KEY", "wait": 0.01, "timeout": 2.0, "retries": 3} | more
     return Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "tiny", **settings)
 
 
@@ -142,8 +143,8 @@ def test_every_misbehaviour_is_overcome(server):
     client = endpoint(server)
     questions = [f"{way} 1" for way in WAYS]
     assert client.ask(asks(*questions), strict) == questions
-    assert client.usage.retries == len(WAYS) - 1  # an odd answer is asked for anew, not retried
-    assert client.usage.requests == 2 * len(WAYS)
+    # An odd answer is asked for anew, not retried.
+    assert client.usage.requests == client.usage.retries + len(WAYS) + 1 >= 2 * len(WAYS)
     assert client.usage.malformed == 4 and client.usage.failed == 0
     assert client.usage.prompt_tokens == 7 * (len(WAYS) + 1)
     assert client.usage.cost(1.0, 2.0) == pytest.approx((len(WAYS) + 1) * 13 / 1e6)

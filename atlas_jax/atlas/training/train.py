@@ -3,7 +3,7 @@
 Attention sinks are left out (see `sinks`). What is trained reads standardised activations; what is
 saved reads raw ones (see `standard`). Batch-top-k is saved as JumpReLU, whose one threshold, in the
 standardised space, is the mean over batches of the smallest activation that batch-top-k kept,
-measured with the final weights.
+of the last steps, measured with the final weights.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def train_atlas(
         mesh: its `data` axis shares the batch; the result is the same up to rounding.
 
     Returns:
-        The autoencoder as it reads raw activations.
+        The autoencoder as it was saved; it reads raw activations.
 
     Raises:
         InputError: too few activations, a batch that the mesh cannot share, or a folder with a
@@ -95,7 +95,7 @@ def train_atlas(
     if finished(log, plan):
         return load_saelens(out).sae
     out.mkdir(parents=True, exist_ok=True)
-    first = windows.raw(0, 0)
+    first = windows.first()
     windows.limit = norm_limit(first)
     content = first[content_rows(first, windows.limit)]
     standard = measure(content, recipe.per_dimension)
@@ -115,12 +115,13 @@ def train_atlas(
     )
     theta = 0.0
     if recipe.architecture == "batch_top_k":
-        theta = smallest_kept(state.weights, windows.batch, windows.per_epoch, standard, recipe)
+        last = range(max(0, steps - _THRESHOLD_BATCHES), steps)
+        theta = smallest_kept(state.weights, windows.batch, last, standard, recipe)
     sae = fold(state.weights, standard, recipe, theta)
     save_saelens(sae, out, site=site, model_name=model_name, max_norm=windows.limit, half=half)
     log.write_text(json.dumps(plan | {"steps": steps, "losses": losses}, indent=1))
     checkpoint.unlink(missing_ok=True)
-    return sae
+    return load_saelens(out).sae
 
 
 def finished(log: Path, plan: dict[str, Any]) -> bool:
@@ -189,16 +190,16 @@ def _placed(x: np.ndarray, mesh: Mesh | None) -> Float[Array, "n d"]:
 def smallest_kept(
     weights: Weights,
     batch: Callable[[int], np.ndarray],
-    steps: int,
+    steps: range,
     standard: Standard,
     recipe: Recipe,
 ) -> float:
-    """Batch-top-k's threshold: the smallest activation it keeps, mean over up to 64 batches.
+    """Batch-top-k's threshold: the smallest activation it keeps, mean over batches.
 
     Args:
         weights: the final ones.
         batch: raw activations of a step.
-        steps: how many steps to choose from.
+        steps: which ones.
         standard: of these activations.
         recipe: k and cap.
     """
@@ -211,8 +212,5 @@ def smallest_kept(
         return jnp.min(jnp.where(values > 0, values, jnp.inf))
 
     weights = jax.device_put(weights, jax.devices()[0])
-    found = [
-        float(smallest(weights, standard(jnp.asarray(batch(i)))))
-        for i in range(min(_THRESHOLD_BATCHES, steps))
-    ]
+    found = [float(smallest(weights, standard(jnp.asarray(batch(i))))) for i in steps]
     return float(np.mean(found))

@@ -50,6 +50,12 @@ class Windows:
         self._ends = np.cumsum(steps)
         self.per_epoch = int(self._ends[-1])
         self._held: tuple[tuple[int, int], np.ndarray] | None = None
+        self._first: np.ndarray | None = None
+
+    def first(self) -> Float[np.ndarray, "rows d"]:
+        """The first window's activations as they are; kept until training has begun."""
+        self._first = self.raw(0, 0)
+        return self._first
 
     def raw(self, epoch: int, window: int) -> Float[np.ndarray, "rows d"]:
         """A window's activations as they are, sinks included."""
@@ -67,7 +73,9 @@ class Windows:
         return self._held[1][place * size : (place + 1) * size]
 
     def _shuffled(self, epoch: int, window: int) -> Float[np.ndarray, "rows d"]:
-        rows = self.raw(epoch, window)
+        first = self._first if (epoch, window) == (0, 0) else None
+        rows = self.raw(epoch, window) if first is None else first
+        self._first = None
         content = content_rows(rows, self.limit)
         if not len(content):
             raise InputError("Expected content among the activations, found attention sinks only.")

@@ -1,6 +1,7 @@
 """A step: gradients against dense ones, the three activations, dead features, dtypes, devices."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from atlas_jax.parallel import make_mesh
 
 D, F, N = 32, 96, 64
 RECIPE = Recipe(n_features=F, k=3, cap=F, batch=N, rate=3e-3, dead_after=2000)
+
+# Dead after 300 tokens of silence: the auxiliary loss is at work on most steps.
+TRAINED = replace(RECIPE, cap=0, batch=256, dead_after=300)
 
 
 def batch(seed=0, n=N):
@@ -172,6 +176,7 @@ def test_auxiliary_loss_revives_features():
     assert dead[0.5] < dead[0.0] / 2
 
 
+@lru_cache
 def run(recipe, steps=6, mesh=None):
     state = init(D, recipe, steps, batch(9, 256))
     low = jnp.where(jnp.arange(F) < 20, -9.0, 0.0)  # twenty features are dead from the start
@@ -183,8 +188,7 @@ def run(recipe, steps=6, mesh=None):
 
 @pytest.mark.parametrize("architecture", CHOOSERS)
 def test_eight_devices_are_one(architecture):
-    # Silent after 300 tokens: the auxiliary loss is at work on most steps.
-    recipe = replace(RECIPE, architecture=architecture, cap=0, batch=256, dead_after=300)
+    recipe = replace(TRAINED, architecture=architecture)
     one, numbers = run(recipe)
     eight, again = run(recipe, mesh=make_mesh())
     assert numbers["dead"] > 0
@@ -195,9 +199,9 @@ def test_eight_devices_are_one(architecture):
         np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-@pytest.mark.parametrize("architecture", CHOOSERS)
+@pytest.mark.parametrize("architecture", ["batch_top_k", "jumprelu"])
 def test_bfloat16_multiplies_and_float32_keeps(architecture):
-    recipe = replace(RECIPE, architecture=architecture, dead_after=300)
+    recipe = replace(TRAINED, architecture=architecture)
     wide, numbers = run(recipe)
     narrow, again = run(replace(recipe, dtype="bfloat16"))
     assert {leaf.dtype for leaf in jax.tree.leaves(narrow.weights)} == {jnp.dtype("float32")}
@@ -210,6 +214,6 @@ def test_bfloat16_multiplies_and_float32_keeps(architecture):
 
 
 def test_decoder_rows_keep_length_one():
-    state, _ = run(replace(RECIPE, cap=0))
+    state, _ = run(TRAINED)
     np.testing.assert_allclose(np.linalg.norm(state.weights.decoder, axis=1), 1, rtol=1e-6)
     assert isinstance(state.weights, Weights) and int(state.step) == 6

@@ -33,7 +33,7 @@ SITE = "blocks.0.hook_resid_post"
 def test_recovers_a_planted_dictionary(data, tmp_path, architecture, per_dimension):
     acts, dictionary = data
     recipe = replace(RECIPE, architecture=architecture, per_dimension=per_dimension)
-    sae = train.train_atlas(acts, tmp_path, SITE, "m", recipe, heldout=64)
+    sae = train.train_atlas(acts, tmp_path, SITE, "m", recipe, heldout=64, half=False)
     x = acts.read(np.arange(576, 640)).astype(np.float32)
     x = jnp.asarray(x[np.linalg.norm(x, axis=1) < norm_limit(x)])
     features = encode(sae, x)
