@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -169,14 +169,15 @@ class SparseRows:
             )
             dense = dense * weights[:, None]
         light, dense = light.astype(precision), dense.astype(precision)
-        by_column: Any = cast(Any, light.T.tocsr())
+        columns: Any = light
+        by_column: Any = light.T.tocsr()
         offset, stop = self.block.start, self.block.stop
         step = max(1, -(-(stop - offset) // _GRAM_CHUNKS))
 
         def part(first: int) -> None:
             # Left of the diagonal the result is the mirror image of what other parts compute.
             last = min(first + step, stop)
-            product = by_column[first:last] @ light[:, first:]
+            product = by_column[first:last] @ columns[:, first:]
             total[first - offset : last - offset, first:] += product.toarray()
 
         self._each(part, range(offset, stop, step))
