@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -108,20 +109,17 @@ def _start() -> subprocess.Popen[bytes]:
 def serve() -> None:
     """What a process does: writes one chunk after the other until its input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # nothing that a library prints may come between the answers
     # NLTK imports these where they are installed: 100 MB and a second that no sentence needs.
     sys.modules.update(dict.fromkeys(("scipy", "sklearn")))  # type: ignore[arg-type]
-    while True:
-        try:
+    with suppress(EOFError, BrokenPipeError):  # whoever started it is done, or is no more
+        while True:
             chunk, path, seed = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        failure = None
-        try:
-            write_spill(chunk, path, punkt(), seed)
-        except Exception as error:
-            known = isinstance(error, InputError | OSError)
-            failure = error if known else RuntimeError(f"{type(error).__name__}: {error}")
-        pickle.dump(failure, answers)
-        answers.flush()
+            failure = None
+            try:
+                write_spill(chunk, path, punkt(), seed)
+            except Exception as error:
+                known = isinstance(error, InputError | OSError)
+                failure = error if known else RuntimeError(f"{type(error).__name__}: {error}")
+            pickle.dump(failure, answers)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -119,7 +119,8 @@ class CorpusWriter:
         trace: TracebackType | None,
     ) -> None:
         if error is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk
+                self._file.close()
             for draft in (self._table, self._card):
                 draft.unlink(missing_ok=True)
 
