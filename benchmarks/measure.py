@@ -85,12 +85,23 @@ def in_transformers(folder: Path) -> Any:
     return model.eval()
 
 
-def in_turn(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side, run one after the other again and again; each has run once before."""
+def in_turn(
+    sides: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    prepare: Callable[[str], Any] = lambda name: None,
+) -> dict[str, list[float]]:
+    """Seconds of each side, run one after the other again and again; each has run once before.
+
+    Args:
+        sides: what to run, by name.
+        repeats: how often each.
+        prepare: called with the name before each run, off the clock.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats):
         # Forwards and backwards, so that no side always follows the same one.
         for name in list(sides) if repeat % 2 == 0 else list(sides)[::-1]:
+            prepare(name)
             start = time.perf_counter()
             sides[name]()
             seconds[name].append(time.perf_counter() - start)
@@ -98,16 +109,33 @@ def in_turn(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, l
     return seconds
 
 
-def rates(seconds: Mapping[str, list[float]], work: Mapping[str, float]) -> dict[str, Any]:
+def rates(
+    seconds: Mapping[str, list[float]], work: Mapping[str, float], unit: str = "tokens"
+) -> dict[str, Any]:
     """For each side its seconds, their median, and how much work that is in a second."""
     return {
         name: {
             "seconds": [round(t, 4) for t in times],
             "median_s": round(statistics.median(times), 4),
-            "tokens_per_s": round(work[name] / statistics.median(times), 2),
+            f"{unit}_per_s": round(work[name] / statistics.median(times), 2),
         }
         for name, times in seconds.items()
     }
+
+
+def forget_cached(place: Path) -> None:
+    """Takes files out of the system's cache, so that the next read comes from the disk."""
+    for path in [place, *place.rglob("*")]:
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def disk_bytes(place: Path) -> int:
+    """Size of a file, or of all files of a folder."""
+    return sum(path.stat().st_size for path in [place, *place.rglob("*")] if path.is_file())
 
 
 def save(path: Path, result: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Sharding
 from jaxtyping import Array
 
-from atlas_jax.activations.site_array import SiteArray
+from atlas_jax.activations.site_array import Read, SiteArray
 
 
 def device_batches(
@@ -38,9 +38,9 @@ def device_batches(
             s.indices(extent) for s, extent in zip(index or (slice(None),) * 2, shape, strict=True)
         )
         shares.setdefault((a, b, c, d), []).append(device)
-    waiting: deque[tuple[int, list[Any]]] = deque()
+    waiting: deque[tuple[int, list[Read | None]]] = deque()
 
-    def place(start: int, reads: list[Any]) -> tuple[Array, int]:
+    def place(start: int, reads: list[Read | None]) -> tuple[Array, int]:
         placed = []
         for ((a, b, c, d), devices), read in zip(shares.items(), reads, strict=True):
             part = np.zeros((b - a, d - c), rows.dtype)
@@ -53,7 +53,7 @@ def device_batches(
 
     for start in range(0, n, size):
         reads = [
-            rows.array[start + a : min(start + b, n), c:d].read() if start + a < n else None
+            Read(rows.array[start + a : min(start + b, n), c:d]) if start + a < n else None
             for a, b, c, d in shares
         ]
         waiting.append((start, reads))

@@ -14,9 +14,10 @@ from atlas_jax.errors import InputError
 
 T = TypeVar("T")
 
-# One context, so that every handle on a `memory://` store sees the same bytes. Nothing is cached:
-# a chunk is read once in a pass over the rows, and a cache would only copy it once more.
-CONTEXT = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
+# One context, so that every handle on a `memory://` store sees the same bytes. Nothing is cached,
+# and files are mapped: a chunk is read once in a pass over the rows, and either would copy it once
+# more.
+CONTEXT = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_mode": {"mode": "memmap"}})
 
 
 def kvstore_spec(url: str | os.PathLike[str]) -> dict[str, Any]:

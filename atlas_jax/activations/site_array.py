@@ -24,6 +24,19 @@ _KEPT = 32
 _ROWS = 4096
 
 
+class Read:
+    """A read under way, into an array of NumPy's: the system backs that with large pages."""
+
+    def __init__(self, part: ts.TensorStore) -> None:
+        self._values = np.empty(part.shape, part.dtype.numpy_dtype)
+        self._future = ts.array(self._values).write(part)
+
+    def result(self) -> np.ndarray:
+        """The values."""
+        self._future.result()
+        return self._values
+
+
 class SiteArray:
     """The activations of one site under one pooling, (N, d), read from disk as they are asked for.
 
@@ -90,24 +103,29 @@ class SiteArray:
         wanted, back = np.unique(asked % len(self), return_inverse=True)
         if not len(wanted):
             return np.empty((0, self.shape[1]), self.dtype)
-        values = self.checked(self.array[wanted].read(), int(wanted[0]), int(wanted[-1]) + 1)
-        return values[back]
+        read = Read(self.array[wanted])
+        return self.checked(read, int(wanted[0]), int(wanted[-1]) + 1)[back]
 
     def columns(self, indices: Sequence[int] | Int[np.ndarray, " m"]) -> Shaped[np.ndarray, "N m"]:
         """Some features of all rows."""
         wanted = np.asarray(indices, np.int64)
-        return np.concatenate([batch[:, wanted] for batch in self.batches(_ROWS)])
+        batches = self._tracked("columns")
+        return np.concatenate([batch[:, wanted] for batch in batches])
 
     def batches(self, size: int, prefetch: int = 2) -> Iterator[Shaped[np.ndarray, "b d"]]:
         """All rows in order, `size` at a time; `prefetch` reads are under way ahead."""
         step = -(-size // self._chunk) * self._chunk  # no chunk is read twice
         return _cut_again(self._blocks(step, prefetch), size)
 
+    def _tracked(self, what: str) -> Iterator[np.ndarray]:
+        """All rows, with a progress bar."""
+        return track(self.batches(_ROWS), f"{what} of {self.site}", -(-len(self) // _ROWS))
+
     def _blocks(self, step: int, prefetch: int) -> Iterator[np.ndarray]:
-        waiting: deque[tuple[Any, int, int]] = deque()
+        waiting: deque[tuple[Read, int, int]] = deque()
         for start in range(0, len(self), step):
             stop = min(start + step, len(self))
-            waiting.append((self.array[start:stop].read(), start, stop))
+            waiting.append((Read(self.array[start:stop]), start, stop))
             if len(waiting) > prefetch:
                 yield self.checked(*waiting.popleft())
         while waiting:
@@ -123,9 +141,7 @@ class SiteArray:
         kv, key = open_kvstore(self._url), top_key(self.site, self.meta["pool"])
         top = load_top_samples(kv, key, k)
         if top is None:
-            batches = track(
-                self.batches(_ROWS), f"top samples of {self.site}", -(-len(self) // _ROWS)
-            )
+            batches = self._tracked("top samples")
             top = find_top_samples(batches, self.shape[1], min(max(k, _KEPT), len(self)))
             with suppress(OSError, ValueError):  # a place that cannot be written to
                 kv.write(key, top.to_bytes()).result()
@@ -144,23 +160,23 @@ class SiteArray:
             InputError: another ending, or a row that is not there.
         """
         if rows is None:
-            return export_rows(path, self.batches(_ROWS), self.shape, self.dtype, self.meta)
+            return export_rows(path, self._tracked("rows"), self.shape, self.dtype, self.meta)
         wanted = np.asarray(rows, np.int64)
         parts = (self.rows(wanted[i : i + _ROWS]) for i in range(0, len(wanted), _ROWS))
         shape = (len(wanted), self.shape[1])
         return export_rows(path, parts, shape, self.dtype, self.meta, wanted)
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        return self.checked(self.array[start:stop].read(), start, stop)
+        return self.checked(Read(self.array[start:stop]), start, stop)
 
-    def checked(self, future: Any, start: int, stop: int) -> np.ndarray:
-        """What a read of rows `start` to `stop` gives.
+    def checked(self, read: Read, start: int, stop: int) -> np.ndarray:
+        """What a read of rows between `start` and `stop` gives.
 
         Raises:
             InputError: damaged or missing rows, naming them.
         """
         try:
-            values = np.asarray(future.result())
+            values = read.result()
             if not np.isnan(values[:, :1]).any():
                 return values
         except (ValueError, OSError):
@@ -174,7 +190,7 @@ class SiteArray:
             a, b = part * size, min((part + 1) * size, len(self))
             why = "they are missing"
             try:
-                if not np.isnan(np.asarray(self.array[a:b].read().result())[:, :1]).any():
+                if not np.isnan(Read(self.array[a:b]).result()[:, :1]).any():
                     continue
             except (ValueError, OSError) as error:
                 why = f"damaged: {first_line(error)}"

@@ -32,12 +32,19 @@ class TopSamples:
         return cls(np.full((k, width), -np.inf, np.float32), np.full((k, width), -1, np.int64))
 
     def update(self, batch: Float[np.ndarray, "b d"], start: int) -> TopSamples:
-        """Takes rows in, of which the first is row `start` and comes after all rows seen so far.
+        """Takes rows in, of which the first is row `start`, the number of rows seen so far.
 
-        A row enters where it exceeds the smallest of the k; few do, once some have been seen, so
-        only those are sorted in.
+        A row enters where it exceeds the smallest of the k. Few do once some have been seen, and
+        only those are sorted; so the first rows are taken in steps that double.
         """
-        batch = batch.astype(np.float32, copy=False)
+        top, k = self, len(self.values)
+        while len(batch):
+            step = max(k, start)
+            top = top._merge(batch[:step].astype(np.float32, copy=False), start)
+            batch, start = batch[step:], start + len(batch[:step])
+        return top
+
+    def _merge(self, batch: Float32[np.ndarray, "b d"], start: int) -> TopSamples:
         row, feature = np.nonzero(batch > self.values[-1])
         if not len(row):
             return self
@@ -46,7 +53,10 @@ class TopSamples:
         values = np.concatenate([self.values[:, touched].ravel(), batch[row, feature]])
         rows = np.concatenate([self.rows[:, touched].ravel(), row + start])
         owner = np.concatenate([np.tile(np.arange(len(touched)), k), place])
-        order = np.lexsort((rows, -values, owner))  # by feature, then value, then row
+        # Rows come in rising order but for equal values among the first k, which are in order too:
+        # sorting by value and then by feature, each time keeping the order of equals, is enough.
+        order = np.argsort(-values, kind="stable")
+        order = order[np.argsort(owner[order].astype(np.uint32), kind="stable")]
         begins = np.searchsorted(owner[order], np.arange(len(touched)))
         best = order[begins + np.arange(k)[:, None]]
         out = TopSamples(self.values.copy(), self.rows.copy())
