@@ -19,7 +19,7 @@ from atlas_jax.progress import Bar
 from atlas_jax.translate.column_blocks import bytes_per_column, column_blocks
 from atlas_jax.translate.device_sums import DeviceSums
 from atlas_jax.translate.host_sums import HostSums
-from atlas_jax.translate.moments import Moments, SiteMoments, SitesOnDemand, Wanted
+from atlas_jax.translate.moments import Moments, Side, SiteMoments, SitesOnDemand, Wanted
 from atlas_jax.translate.moments_file import Columns, MomentsFolder
 from atlas_jax.translate.ridge_path import fold_bounds
 from atlas_jax.translate.rows import Inputs, check_finite, read_ahead
@@ -157,16 +157,18 @@ def _line(about: Mapping[str, Any]) -> str:
 
 
 def with_regression(whole: Moments, folds: Sequence[Moments]) -> Moments:
-    """The regression's sums of all rows from those of the folds."""
+    """The sums of rows as they are come from the folds, those of unit rows from the whole."""
 
-    def total(values: Iterable[np.ndarray | None]) -> np.ndarray:
-        return sum(value for value in values if value is not None)  # type: ignore[return-value]
+    def raw(side: Side, parts: Iterable[Side], product: str) -> Side:
+        parts = list(parts)
+        names = ("total", "squares", product)
+        return replace(side, **{name: sum(getattr(part, name) for part in parts) for name in names})
 
     def site(name: str) -> SiteMoments:
-        return replace(whole.sites[name], cross=total(fold.sites[name].cross for fold in folds))
+        return raw(whole.sites[name], (fold.sites[name] for fold in folds), "cross")
 
-    gram = total(fold.atlas.gram for fold in folds)
-    return Moments(whole.n, replace(whole.atlas, gram=gram), SitesOnDemand(whole.sites, site))
+    atlas = raw(whole.atlas, (fold.atlas for fold in folds), "gram")
+    return Moments(whole.n, atlas, SitesOnDemand(whole.sites, site))
 
 
 class _Share(NamedTuple):

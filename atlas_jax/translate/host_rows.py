@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,8 +16,8 @@ Columns = slice
 """The block of atlas features whose products are taken."""
 
 (_syrk,) = scipy.linalg.get_blas_funcs(("syrk",), dtype="f8")
-_WIDTH = 256
-"""Subject features of one sparse product: its operands then stay in the second-level cache."""
+_ROWS, _WIDTH = 1024, 128
+"""Rows and subject features of one sparse product: they stay in the second-level cache."""
 _PRODUCT = 4096
 """Atlas features of one dense product."""
 _GRAM_CHUNKS = 8
@@ -63,7 +64,11 @@ class DenseRows:
         self, rows: Float32[np.ndarray, "n dc"], shift: Float32[np.ndarray, " dc"], block: Columns
     ) -> None:
         self.rows, self.shift, self.block = np.ascontiguousarray(rows), shift, block
-        self.moved = self.rows - shift
+
+    @cached_property
+    def moved(self) -> Float32[np.ndarray, "n dc"]:
+        """The rows less the shift."""
+        return self.rows - self.shift
 
     def sums(self) -> tuple[Float64[np.ndarray, " dc"], Float64[np.ndarray, " dc"]]:
         total, squares = column_sums(self.moved)
@@ -118,24 +123,31 @@ class SparseRows:
         self.block, self.pool, self.width = block, pool, rows.shape[1]
         self.heavy = np.flatnonzero(heavy)
         self.dense = np.ascontiguousarray(rows[:, self.heavy])
-        self.light = compress(rows, ~heavy)
-        self.by_column: Any = self.light.T.tocsr()
+        self.spans = [slice(i, i + _ROWS) for i in range(0, len(rows), _ROWS)]
+        self.light = [compress(rows[span], ~heavy) for span in self.spans]
+        self.by_column = [part.T.tocsr() for part in self.light]
 
     def sums(self) -> tuple[Float64[np.ndarray, " dc"], Float64[np.ndarray, " dc"]]:
-        columns, values = self.light.indices, self.light.data.astype(np.float64)
-        total = np.bincount(columns, values, self.width).astype(np.float64)  # of nothing: integers
-        squares = np.bincount(columns, values * values, self.width).astype(np.float64)
+        total, squares = np.zeros(self.width), np.zeros(self.width)
+        for part in self.light:
+            values = part.data.astype(np.float64)
+            total += np.bincount(part.indices, values, self.width)
+            squares += np.bincount(part.indices, values * values, self.width)
         total[self.heavy], squares[self.heavy] = column_sums(self.dense)
         return total, squares
 
     def norms(self) -> Float32[np.ndarray, " n"]:
-        light = self.light
-        squares = scipy.sparse.csr_array((light.data**2, light.indices, light.indptr), light.shape)
         ones = np.ones(self.width, np.float32)
-        return np.sqrt(squares @ ones + np.einsum("ij,ij->i", self.dense, self.dense))
+        squares = [
+            scipy.sparse.csr_array((part.data**2, part.indices, part.indptr), part.shape) @ ones
+            for part in self.light
+        ]
+        return np.sqrt(np.concatenate(squares) + np.einsum("ij,ij->i", self.dense, self.dense))
 
     def weighted_total(self, weights: Float32[np.ndarray, " n"]) -> Float64[np.ndarray, " dc"]:
-        total = (self.by_column @ weights).astype(np.float64)
+        total = np.zeros(self.width)
+        for part, span in zip(self.by_column, self.spans, strict=True):
+            total += part @ weights[span]
         total[self.heavy] = weights @ self.dense
         return total
 
@@ -145,28 +157,31 @@ class SparseRows:
         subject: Float32[np.ndarray, "n ds"],
         shifted: bool = False,  # a sparse row has no shift: it would be dense
     ) -> None:
-        light = self.by_column[self.block]
+        whole = self.block == slice(0, self.width)
+        light: list[Any] = [part if whole else part[self.block] for part in self.by_column]
         start, stop = np.searchsorted(self.heavy, (self.block.start, self.block.stop))
         heavy = self.heavy[start:stop] - self.block.start
         frequent = self.dense[:, start:stop].T @ subject
 
-        def part(first: int) -> None:
+        def add(first: int) -> None:
             columns = slice(first, first + _WIDTH)
-            product = light @ np.ascontiguousarray(subject[:, columns])
+            product = None
+            for part, span in zip(light, self.spans, strict=True):
+                more = part @ np.ascontiguousarray(subject[span, columns])
+                product = more if product is None else np.add(product, more, out=product)
+            assert product is not None
             product[heavy] = frequent[:, columns]
             total[:, columns] += product
 
-        self._each(part, range(0, subject.shape[1], _WIDTH))
+        self._each(add, range(0, subject.shape[1], _WIDTH))
 
     def add_gram(
         self, total: Float64[np.ndarray, "c dc"], precision: str, weights: np.ndarray | None = None
     ) -> None:
-        light, dense = self.light, self.dense
+        light: Any = scipy.sparse.vstack(self.light, format="csr")
+        dense = self.dense
         if weights is not None:
-            scale = np.repeat(weights, np.diff(light.indptr))
-            light = scipy.sparse.csr_array(
-                (light.data * scale, light.indices, light.indptr), light.shape
-            )
+            light.data *= np.repeat(weights, np.diff(light.indptr))
             dense = dense * weights[:, None]
         light, dense = light.astype(precision), dense.astype(precision)
         columns: Any = light
@@ -174,13 +189,13 @@ class SparseRows:
         offset, stop = self.block.start, self.block.stop
         step = max(1, -(-(stop - offset) // _GRAM_CHUNKS))
 
-        def part(first: int) -> None:
+        def add(first: int) -> None:
             # Left of the diagonal the result is the mirror image of what other parts compute.
             last = min(first + step, stop)
             product = by_column[first:last] @ columns[:, first:]
             total[first - offset : last - offset, first:] += product.toarray()
 
-        self._each(part, range(offset, stop, step))
+        self._each(add, range(offset, stop, step))
         with_heavy = by_column @ dense
         with_heavy[self.heavy] = dense.T @ dense
         total[:, self.heavy] += with_heavy[self.block]
@@ -201,11 +216,9 @@ def compress(
     present = rows != 0
     present &= kept
     places = np.flatnonzero(present)
-    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(present, axis=1))])
-    columns = places.astype(np.int32) if rows.size < 2**31 else places
-    columns -= np.repeat(np.arange(n, dtype=columns.dtype) * width, np.diff(starts))
-    parts = (rows.ravel()[places], columns.astype(np.int32), starts.astype(np.int32))
-    return scipy.sparse.csr_array(parts, shape=rows.shape)
+    starts = np.searchsorted(places, np.arange(n + 1) * width).astype(np.int32)
+    columns = np.remainder(places, width).astype(np.int32)
+    return scipy.sparse.csr_array((rows.ravel()[places], columns, starts), shape=rows.shape)
 
 
 def column_sums(

@@ -20,7 +20,7 @@ from atlas_jax.translate.host_rows import (
     column_sums,
     row_norms,
 )
-from atlas_jax.translate.moments import Moments, Wanted
+from atlas_jax.translate.moments import Moments, SiteMoments, Wanted
 
 (_ger,) = scipy.linalg.get_blas_funcs(("ger",), dtype="f8")
 LAYOUTS = ("auto", "sparse", "dense")
@@ -69,10 +69,12 @@ class HostSums:
         """The rows of a batch that this process must read: all of them."""
         return start, stop
 
-    def prepare(self, rows: Shaped[np.ndarray, "n dc"]) -> AtlasRows:
-        """A batch of atlas rows, in the layout of all batches."""
+    def prepare(self, rows: Shaped[np.ndarray, "n dc"]) -> AtlasRows | None:
+        """A batch of atlas rows, in the layout of all batches; None where none are summed."""
+        if not (self.wanted.raw or self.wanted.units):
+            return None
         rows = rows.astype(np.float32, copy=False)
-        if not self.shifts and np.isnan(self.density):
+        if np.isnan(self.density):
             self._choose(rows)
         if self.layout == "sparse":
             return SparseRows(rows, self.heavy, self.block, self.pool)
@@ -91,55 +93,67 @@ class HostSums:
     def add(
         self,
         subjects: Mapping[str, Shaped[np.ndarray, "n ..."]],
-        atlas: AtlasRows,
+        atlas: AtlasRows | None,
         start: int,
         stop: int,
     ) -> None:
         """Adds the rows from `start` to `stop`; batches come in rising order."""
+        weights = None if atlas is None else self._add_atlas(atlas)
+        for site, acts in subjects.items():
+            self._add_site(site, acts.astype(np.float32, copy=False), atlas, weights, start)
+        self.sums.n += stop - start
+
+    def _add_atlas(self, atlas: AtlasRows) -> Float32[np.ndarray, " n"] | None:
+        """Returns 1 / length of each row, where that is needed."""
         mine = self.sums.atlas
-        total, squares = atlas.sums()
-        mine.total += total
-        mine.squares += squares
-        self.pending += total
+        if self.wanted.raw:
+            total, squares = atlas.sums()
+            mine.total += total
+            mine.squares += squares
+            self.pending += total
         weights = None
-        if self.wanted.unit or self.wanted.unit_gram:
+        if self.wanted.units:
             weights = inverse(atlas.norms())
             mine.unit_total += atlas.weighted_total(weights)
         if mine.gram is not None:
             atlas.add_gram(mine.gram, self.wanted.gram, None)
         if mine.unit_gram is not None:
             atlas.add_gram(mine.unit_gram, "float32", weights)
-        for site, acts in subjects.items():
-            self._add_site(site, acts.astype(np.float32, copy=False), atlas, weights, start)
-        self.sums.n += stop - start
+        return weights
 
     def _add_site(
         self,
         site: str,
         rows: Float32[np.ndarray, "n ds"],
-        atlas: AtlasRows,
+        atlas: AtlasRows | None,
         weights: Float32[np.ndarray, " n"] | None,
         first: int,
     ) -> None:
         mine = self.sums.sites[site]
+        if mine.top is not None:
+            mine.top = mine.top.add(rows, first)
+        if atlas is None:
+            return
+        if self.wanted.raw:
+            self._add_raw(site, mine, rows, atlas)
+        if mine.unit is not None and weights is not None:
+            length = inverse(row_norms(rows))
+            mine.unit_total += length @ rows
+            atlas.add_cross(mine.unit, rows * (length * weights)[:, None])
+
+    def _add_raw(
+        self, site: str, mine: SiteMoments, rows: Float32[np.ndarray, "n ds"], atlas: AtlasRows
+    ) -> None:
         if site not in self.shifts:
             self.shifts[site] = rows.mean(axis=0)
-        shift = self.shifts[site]
-        moved = rows - shift
+        moved = rows - self.shifts[site]
         total, squares = column_sums(moved)
-        far = shift.astype(np.float64)
+        far = self.shifts[site].astype(np.float64)
         mine.total += total + len(rows) * far
         mine.squares += squares + far * (2 * total + len(rows) * far)
         self.pending_sites[site] += total
         if mine.cross is not None:
             atlas.add_cross(mine.cross, moved, shifted=True)
-        if mine.unit is not None and weights is not None:
-            length = inverse(row_norms(rows))
-            mine.unit_total += length @ rows
-            np.multiply(rows, (length * weights)[:, None], out=moved)
-            atlas.add_cross(mine.unit, moved)
-        if mine.top is not None:
-            mine.top = mine.top.add(rows, first)
 
     def moments(self) -> Moments:
         """The sums so far; the arrays are this object's own, and go on being updated.

@@ -6,32 +6,49 @@ from functools import cached_property
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64
 
 from atlas_jax.errors import InputError
 from atlas_jax.translate.moments import AtlasMoments, SiteMoments
 
+_BLOCK = 64
 _EPS = np.finfo(np.float64).eps
-_potrf, _pocon, _potrs = scipy.linalg.get_lapack_funcs(("potrf", "pocon", "potrs"), dtype="f8")
+_potrf, _pocon = scipy.linalg.get_lapack_funcs(("potrf", "pocon"), dtype="f8")
+(_trsm,) = scipy.linalg.get_blas_funcs(("trsm",), dtype="f8")
 
 
-def covariance(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float64[np.ndarray, "ds dc"]:
+def covariance(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float32[np.ndarray, "ds dc"]:
     """T = (A_s - mean)' (A_c - mean) / n   (eq. 6; the paper omits 1/n, which scores ignore)."""
-    assert site.cross is not None
-    result = site.cross / n
-    result -= np.outer(atlas.total / n, site.total / n)
-    return result.T
+    return _centred(n, site, atlas, np.ones(len(site.total)), np.ones(len(atlas.total)))
 
 
-def correlation(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float64[np.ndarray, "ds dc"]:
+def correlation(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float32[np.ndarray, "ds dc"]:
     """T = D_s^-1 (A_s - mean)' (A_c - mean) D_c^-1 / n   (eq. 7).
 
     A feature that is constant on the samples gives a zero row or column. One counts as constant
     when its standard deviation is below 1e-6 of its mean: float32 activations resolve no less.
     """
-    result = covariance(n, site, atlas)
-    result *= _inverse_deviation(n, site)[:, None]
-    result *= _inverse_deviation(n, atlas)[None, :]
+    return _centred(n, site, atlas, _inverse_deviation(n, site), _inverse_deviation(n, atlas))
+
+
+def _centred(
+    n: int,
+    site: SiteMoments,
+    atlas: AtlasMoments,
+    scale_subject: Float64[np.ndarray, " ds"],
+    scale_atlas: Float64[np.ndarray, " dc"],
+) -> Float32[np.ndarray, "ds dc"]:
+    """The centred product over n, scaled; a block at a time, so that it stays in the cache."""
+    assert site.cross is not None
+    mean = site.total / n
+    result = np.empty((len(site.total), len(atlas.total)), np.float32)
+    for start in range(0, len(atlas.total), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        block = site.cross[part] / n
+        block -= np.outer(atlas.total[part] / n, mean)
+        block *= scale_subject
+        block *= scale_atlas[part, None]
+        result[:, part] = block.T
     return result
 
 
@@ -84,15 +101,13 @@ class Gram:
         """The Cholesky factor where no eigenvalue can be near the cut, else None.
 
         1 / (||C||_1 ||C^-1||_1), which LAPACK estimates from the factor, bounds the ratio of the
-        extreme eigenvalues from below; the factor 100 covers the estimate's error.
+        extreme eigenvalues from below; the factor 10 covers the estimate's error.
         """
         factor, failed = _potrf(self.core, lower=0, clean=0)
         if failed:
             return None
-        column = np.abs(np.triu(self.core))
-        norm = float((column.sum(axis=0) + np.triu(column, 1).sum(axis=1)).max())
-        rcond, _ = _pocon(factor, norm)
-        return factor if rcond > 100 * self.width * _EPS else None
+        rcond, _ = _pocon(factor, _symmetric_norm(self.core))
+        return factor if rcond > 10 * self.width * _EPS else None
 
     @property
     def rank(self) -> int:
@@ -110,18 +125,20 @@ class Gram:
 
         By Cholesky where the matrix has full rank, by its eigenvectors where it has not.
         """
-        result = np.zeros((cross.shape[1], self.width))
-        if not self.live.size:
-            return result
-        right = cross if len(self.live) == self.width else cross[self.live]
+        whole = len(self.live) == self.width
+        right = cross if whole else cross[self.live]
         factor = self._full_rank if alpha == 0 else self._penalised(alpha)
-        if factor is not None:
-            solved, _ = _potrs(factor, right)
+        if factor is not None:  # C = U' U, from the right: that is the order in memory
+            solved = _trsm(1.0, factor, right.T, side=1)
+            solved = _trsm(1.0, factor, solved, side=1, trans_a=1, overwrite_b=1)
         else:
             values, vectors = self.spectrum
             q = vectors[:, self.kept]
-            solved = q @ ((q.T @ right) / (values[self.kept] + alpha)[:, None])
-        result[:, self.live] = solved.T
+            solved = ((right.T @ q) / (values[self.kept] + alpha)) @ q.T
+        if whole:
+            return solved
+        result = np.zeros((cross.shape[1], self.width))
+        result[:, self.live] = solved
         return result
 
     def _penalised(self, alpha: float) -> Float64[np.ndarray, "l l"] | None:
@@ -129,6 +146,17 @@ class Gram:
         penalised[np.diag_indices(len(penalised))] += alpha
         factor, failed = _potrf(penalised, lower=0, clean=0, overwrite_a=1)
         return None if failed else factor
+
+
+def _symmetric_norm(upper: Float64[np.ndarray, "l l"]) -> float:
+    """||C||_1 from the upper triangle of C."""
+    total = np.zeros(len(upper))
+    for start in range(0, len(upper), _BLOCK):
+        rows = np.abs(np.triu(upper[start : start + _BLOCK, start:]))
+        total[start:] += rows.sum(axis=0)
+        part = np.arange(len(rows))
+        total[start : start + _BLOCK] += rows.sum(axis=1) - rows[part, part]
+    return float(total.max())
 
 
 def linear_regression(

@@ -38,6 +38,16 @@ class Wanted:
     unit_gram: bool = False
     top: int = 0
 
+    @property
+    def raw(self) -> bool:
+        """Whether rows are summed as they are: `total` and `squares` too."""
+        return bool(self.cross or self.gram)
+
+    @property
+    def units(self) -> bool:
+        """Whether rows of unit length are summed: `unit_total` too."""
+        return bool(self.unit or self.unit_gram)
+
     def __or__(self, other: Wanted) -> Wanted:
         return Wanted(
             self.cross or other.cross,
@@ -50,7 +60,7 @@ class Wanted:
 
 @dataclass
 class AtlasMoments:
-    """Sums over the atlas side, shared by all subject sites.
+    """Sums over the atlas side, shared by all subject sites; vectors not needed are zero.
 
     Attributes:
         total: sum of A_c, (d_c,).

@@ -14,6 +14,9 @@ from atlas_jax.errors import InputError
 from atlas_jax.translate.polar_iteration import full_rank, polar_express, qdwh
 
 POLAR = ("auto", "gram", "polar_express", "qdwh", "svd")
+_NEAR = 1.5
+_SMALL = 1e-8
+"""An error that float32 does not show."""
 _EPS = np.finfo(np.float64).eps
 
 
@@ -54,7 +57,7 @@ def polar(
             singular values down to about 1e-7 of the largest; `svd` is slower and resolves all;
             `polar_express` and `qdwh` iterate with matrix products on the accelerator. Iterations
             cannot cut: where a singular value may lie below ten times the cut, `gram` takes over;
-            where one lies within ten times of the cut, `svd` does. `auto` is `gram` on a CPU and
+            where one lies within 1.5 times of the cut, `svd` does. `auto` is `gram` on a CPU and
             `polar_express` elsewhere.
         rcond: the cut. 3e-7 suits float32 activations, 1e-5 those rounded to bfloat16.
         precision: of the products of `polar_express`: `float32`, or `bf16x3`, three bfloat16
@@ -113,23 +116,25 @@ def _by_gram(wide: np.ndarray, rcond: float) -> Polar:
     squares, u = scipy.linalg.eigh(wide @ wide.T, driver="evd", overwrite_a=True)
     s = np.sqrt(np.maximum(squares, 0.0))
     cut = rcond * s[-1]
-    # Below 1e-7 of the largest a Gram matrix in float64 holds only rounding.
+    # Below 1e-7 of the largest a Gram matrix in float64 holds only rounding; at 3e-7 it knows a
+    # singular value to some eps / 1e-13, a hundredth: less than the rows' rounding leaves of it.
     noise = 1e-7 * s[-1]
-    if cut < noise or ((s > max(cut / 10, noise)) & (s < 10 * cut)).any():
+    if cut < noise or ((s > max(cut / _NEAR, noise)) & (s < _NEAR * cut)).any():
         return _by_svd(wide, rcond)
     keep = s > cut
     u, s = u[:, keep], s[keep]
     half = u / np.sqrt(s)
     factor = (half @ half.T) @ wide
     # An eigenvalue is off by eps of the largest, so a singular value of T by eps (s_1 / s)^2.
-    expected = _EPS * np.sqrt(np.mean((s[-1] / s) ** 4))
-    if expected < 1e-9:
-        return Polar(factor, len(s), float(expected), "gram")
+    expected = float(_EPS * np.sqrt(np.mean((s[-1] / s) ** 4)))
+    if expected < _SMALL:
+        return Polar(factor, len(s), expected, "gram")
     # One Newton-Schulz step squares that error: T - E T / 2, E = T T' - U U'. E is small, so that
     # float32 is enough for its product.
-    error = factor @ factor.T - u @ u.T
+    error = factor @ factor.T
+    error -= u @ u.T if len(s) < len(u) else np.eye(len(u))
     step = error.astype(np.float32) @ factor.astype(np.float32)
     step *= np.float32(0.5)
     factor -= step
-    left = 0.75 * np.linalg.norm(error @ error) / len(s) ** 0.5
-    return Polar(factor, len(s), float(left + _EPS), "gram")
+    size = float(np.linalg.norm(error))
+    return Polar(factor, len(s), 0.75 * size**2 / len(s) ** 0.5 + _EPS, "gram")

@@ -30,9 +30,13 @@ class ExactProcrustes(NamedTuple):
 
 
 class _State(NamedTuple):
+    """A point R on the manifold with R C, the gradient there, and where to go."""
+
     r: Array
-    direction: Array
+    rc: Array
+    inner: Array
     gradient: Array
+    direction: Array
     value: Array
     step: Array
     gain: Array
@@ -99,74 +103,70 @@ def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
-def _tangent(r: Array, z: Array) -> Array:
-    """The part of Z that leaves R R' = I: Z - sym(Z R') R."""
-    inner = _product(z, r.T)
-    return z - 0.5 * _product(inner + inner.T, r)
-
-
-def _retract(r: Array, move: Array) -> Array:
-    """The polar factor of R + D, D tangent: (R + D)(I + D D')^(-1/2)."""
+def _inverse_root(move: Array) -> Array:
+    """(I + D D')^(-1/2): R + D times it is the polar factor of R + D, for a tangent D."""
     values, vectors = jnp.linalg.eigh(_product(move, move.T))
-    root = _product(vectors / jnp.sqrt(1.0 + jnp.maximum(values, 0.0))[None, :], vectors.T)
-    return _product(root, r + move)
+    return _product(vectors / jnp.sqrt(1.0 + jnp.maximum(values, 0.0))[None, :], vectors.T)
 
 
 @jax.jit
 def _minimise(
     r: Array, m: Array, c: Array, energy: Array, tolerance: Array, steps: Array
 ) -> tuple[Array, tuple[Array, Array], Array]:
-    def evaluate(r: Array) -> tuple[Array, Array]:
-        rc = _product(r, c)
+    def project(r: Array, z: Array) -> tuple[Array, Array]:
+        """The part of Z that leaves R R' = I: Z - S R with S = sym(Z R'), and S."""
+        inner = _product(z, r.T)
+        inner = 0.5 * (inner + inner.T)
+        return z - _product(inner, r), inner
+
+    def evaluate(r: Array, rc: Array) -> tuple[Array, Array, Array]:
         value = energy - 2 * jnp.sum(r * m) + jnp.sum(rc * r)
-        return value, _tangent(r, 2 * (rc - m))
+        gradient, inner = project(r, 2 * (rc - m))
+        return value, gradient, inner
 
     def going(state: _State) -> Array:
         return (state.step < steps) & (state.gain > tolerance * energy)
 
     def advance(state: _State) -> _State:
-        r, d, g = state.r, state.direction, state.gradient
+        g = state.gradient
+        downhill = jnp.sum(g * state.direction) < 0
+        d = jnp.where(downhill, state.direction, -g)
         slope = jnp.sum(g * d)
-        d = jnp.where(slope < 0, d, -g)
-        slope = jnp.minimum(slope, 0.0) + jnp.where(slope < 0, 0.0, -jnp.sum(g * g))
-        # The second derivative along D: <D C, D> and the curvature of the constraint.
-        euclidean = 2 * (_product(r, c) - m)
-        curved = jnp.sum(_product(euclidean, r.T) * _product(d, d.T))
-        second = 2 * jnp.sum(_product(d, c) * d) - curved
-        fallback = -slope / (2 * jnp.sum(_product(d, c) * d) + jnp.finfo(d.dtype).tiny)
-        size = jnp.where(second > 0, -slope / jnp.where(second > 0, second, 1.0), fallback)
+        dc = _product(d, c)
+        # The quadratic model along D: <D C, D>, less what the constraint bends.
+        plain = 2 * jnp.sum(dc * d)
+        second = plain - jnp.sum(state.inner * _product(d, d.T))
+        tiny = jnp.finfo(d.dtype).tiny
+        size = -slope / jnp.where(second > 0, second, jnp.maximum(plain, tiny))
 
-        def attempt(size: Array) -> tuple[Array, Array, Array]:
-            new = _retract(r, size * d)
-            value, gradient = evaluate(new)
-            return new, value, gradient
+        def attempt(size: Array) -> tuple[Array, Array, Array, Array, Array]:
+            root = _inverse_root(size * d)
+            new = _product(root, state.r + size * d)
+            rc = _product(root, state.rc + size * dc)
+            return new, rc, *evaluate(new, rc)
 
-        def too_long(trial: tuple[Array, tuple[Array, Array, Array], Array]) -> Array:
-            _, (_, value, _), count = trial
+        def too_long(trial: tuple[Array, tuple[Array, ...], Array]) -> Array:
+            _, (_, _, value, *_), count = trial
             return (value > state.value) & (count < 8)
 
         def shorten(
-            trial: tuple[Array, tuple[Array, Array, Array], Array],
-        ) -> tuple[Array, tuple[Array, Array, Array], Array]:
+            trial: tuple[Array, tuple[Array, ...], Array],
+        ) -> tuple[Array, tuple[Array, ...], Array]:
             size, _, count = trial
             return size / 4, attempt(size / 4), count + 1
 
         first = (size, attempt(size), jnp.int32(0))
-        _, (new, value, gradient), _ = lax.while_loop(too_long, shorten, first)
-        better = value < state.value
-        carried, old = _tangent(new, d), _tangent(new, g)
-        beta = jnp.sum(gradient * (gradient - old)) / jnp.sum(g * g)
-        direction = -gradient + jnp.maximum(beta, 0.0) * carried
-        return _State(
-            jnp.where(better, new, r),
-            direction,
-            jnp.where(better, gradient, g),
-            jnp.where(better, value, state.value),
-            state.step + 1,
-            jnp.where(better, state.value - value, 0.0),
-        )
+        _, (new, rc, value, gradient, inner), _ = lax.while_loop(too_long, shorten, first)
+        # The old gradient's normal part at the new point is orthogonal to the new gradient.
+        beta = jnp.sum(gradient * (gradient - g)) / jnp.sum(g * g)
+        direction = jnp.maximum(beta, 0.0) * project(new, d)[0] - gradient
+        gain = state.value - value
+        moved = _State(new, rc, inner, gradient, direction, value, state.step + 1, gain)
+        stuck = state._replace(step=state.step + 1, gain=jnp.zeros_like(gain))
+        return jax.tree.map(lambda a, b: jnp.where(gain > 0, a, b), moved, stuck)
 
-    value, gradient = evaluate(r)
-    start = _State(r, -gradient, gradient, value, jnp.int32(0), energy)
+    rc = _product(r, c)
+    value, gradient, inner = evaluate(r, rc)
+    start = _State(r, rc, inner, gradient, -gradient, value, jnp.int32(0), energy)
     end = lax.while_loop(going, advance, start)
     return end.r, (value, end.value), end.step

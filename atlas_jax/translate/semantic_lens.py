@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32, Int
 
 Gather = Callable[[np.ndarray], np.ndarray]
 
-_FIRST = 512
+_FIRST = 64
 _GATHER_ROWS = 2048
 
 
@@ -40,14 +40,19 @@ class TopSamples(NamedTuple):
     def add(self, acts: Float[np.ndarray, "n ds"], first: int) -> TopSamples:
         """Adds rows, numbered from `first` on; every row before has a lower number.
 
-        What does not pass the least of the k best is left out at once, so that a late batch costs
-        one comparison of each value.
+        What does not pass the least of the k best is left out at once. Rows are taken in parts as
+        large as all rows before, so that few values pass: a late batch costs one comparison each.
         """
-        if (self.indices[:, -1] < 0).any() and len(acts) > _FIRST:
-            head = self.add(acts[:_FIRST], first)
-            return head.add(acts[_FIRST:], first + _FIRST)
+        found, start = self, 0
+        while start < len(acts):
+            stop = start + max(_FIRST, first + start)
+            found = found._add(acts[start:stop], first + start)
+            start = stop
+        return found
+
+    def _add(self, acts: Float[np.ndarray, "n ds"], first: int) -> TopSamples:
         least = np.minimum(self.least, acts.min(axis=0))
-        rows, columns = np.nonzero(acts > self.values[:, -1])
+        rows, columns = np.divmod(np.flatnonzero(acts > self.values[:, -1]), acts.shape[1])
         if not rows.size:
             return self._replace(least=least)
         found = acts[rows, columns].astype(np.float32, copy=False)

@@ -138,8 +138,9 @@ class Translation:
             else:
                 found = next((int(i) for i, text in labels.items() if text == name), -1)
         if not 0 <= found < width:
-            what = f"a feature of the {side} from 0 to {width - 1}, or its name"
-            raise InputError(f"Expected {what}, got {name!r}.")
+            raise InputError(
+                f"Expected a feature of the {side}, by name or from 0 to {width - 1}, got {name!r}."
+            )
         return int(found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:

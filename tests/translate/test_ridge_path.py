@@ -59,9 +59,11 @@ def test_the_fit_chooses_as_scikit_learn_does(choice, per_target):
     relative = (1e-3, 1e-1, 1.0, 1e1, 1e2)
     options = Options(alpha=choice, alphas=relative, per_target=per_target)
     subject, atlas = SUBJECT.astype(np.float32), ATLAS.astype(np.float32)
-    found = fit(subject, atlas, ("ridge", "covariance"), options=options, batch_rows=50)["ridge"]
-    about = found.meta["options"]
+    maps = fit(subject, atlas, ("ridge", "covariance"), options=options, batch_rows=50)
+    found, about = maps["ridge"], maps["ridge"].meta["options"]
     s, c = subject.astype(float), atlas.astype(float)
+    covariance = (s - s.mean(0)).T @ (c - c.mean(0)) / N
+    np.testing.assert_allclose(maps["covariance"].matrix, covariance, atol=1e-5)
     if choice == "gcv":  # leave-one-out, which GCV stands for
         oracle = RidgeCV(about["alphas"], fit_intercept=False)
         chosen = np.broadcast_to(oracle.fit(c, s).alpha_, DS)

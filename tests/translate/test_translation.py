@@ -26,9 +26,9 @@ def test_rows_and_columns_by_index_name_and_label():
     np.testing.assert_array_equal(T.column("blocks.2.sae.3"), T.matrix[:, 3])
     np.testing.assert_array_equal(labelled.column("the sea"), T.matrix[:, 3])
     for bad in (7, -1, "the sea", "blocks.9.sae.3", "blocks.2.sae.7"):
-        with pytest.raises(InputError, match="feature of the atlas from 0 to 6, or its name"):
+        with pytest.raises(InputError, match="feature of the atlas, by name or from 0 to 6"):
             T.column(bad)
-    with pytest.raises(InputError, match="feature of the subject from 0 to 4"):
+    with pytest.raises(InputError, match="feature of the subject, by name or from 0 to 4, got 5"):
         T.row(5)
 
 
