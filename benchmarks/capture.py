@@ -172,10 +172,11 @@ def compare(arguments: argparse.Namespace) -> None:
     other = in_transformers(find_checkpoint(arguments.model)).model
     sites = list(model.sites)
     layers = [int(site.split(".")[1]) for site in sites]
-    corpus = build_corpus("packages", n=2 * arguments.texts, seed=0).train
+    corpus = build_corpus("packages", n=2 * max(arguments.texts, 16_000), seed=0).train
     texts = corpus[: arguments.texts]
     plain = [str(text) for text in texts]
-    lengths = np.array([len(row) for row in model.tokenizer.encode_batch(plain)])
+    all_lengths = np.array([len(row) for row in model.tokenizer.encode_batch(list(corpus))])
+    lengths = all_lengths[: len(texts)]
     folder = Path(tempfile.mkdtemp(dir=arguments.disk))
     print(f"{len(texts)} texts, {lengths.sum()} tokens, {threads} threads, {', '.join(sites)}")
 
@@ -247,7 +248,7 @@ def compare(arguments: argparse.Namespace) -> None:
             "ratios": ratios,
             "cost_of_storing": round(storing, 4),
             "report": report,
-            "plans": plans(lengths, 4 * sum(model.width(site) for site in sites)),
+            "plans": plans(all_lengths, 4 * sum(model.width(site) for site in sites)),
             "goals": goals,
         },
     )
