@@ -27,7 +27,7 @@ def atlas_of(count: int):
 
     from atlas_jax.atlas import SAE, Atlas, Labels, load_atlas
 
-    words = sorted({text for _, text in load_atlas().labels.pairs()})
+    words = sorted({label.text for _, label in load_atlas().labels.pairs()})
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(words), (count, 2))
     pairs = [(i, f"{words[a]}; {words[b][:40]}") for i, (a, b) in enumerate(picks)]
