@@ -2,8 +2,8 @@
 
 Rows per second and peak memory, for autoencoders of 16 thousand to a million features. Each side
 runs in a process of its own for its memory: the peak of the process, less what it held before.
-The naive side needs 2 B T F floats; where that is more than `--limit` bytes it is left out. The goal
-is the bound that `atlas_jax.atlas.pooled` states, for the peak beyond the (B, F) that come out.
+The naive side needs 2 B T F floats; where that is more than `--limit` bytes it is left out. The
+goal is the bound that `atlas_jax.atlas.pooled` states, and the (B, F) of the result beside it.
 
     python benchmarks/encode.py --size small
     python benchmarks/encode.py --size full

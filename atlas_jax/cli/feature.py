@@ -58,8 +58,8 @@ def print_feature(facts: dict[str, Any], terminal: Terminal) -> None:
         terminal.line(f"{head}{label['text']}{_origin(label)}")
     if facts["density"] is None:
         terminal.line(
-            "density and top contexts: nothing recorded here; give a run folder of this atlas (such "
-            "as the one that `atlas-jax quickstart` writes) or recordings with --contexts"
+            "density and top contexts: nothing recorded here; with --contexts, give a run folder "
+            "(`atlas-jax quickstart` writes one) or recordings"
         )
     else:
         counted = f"{facts['counted']:,} {facts['unit']}"
