@@ -3,7 +3,7 @@
     pip install 'sae-lens>=6.54,<7'              once, into this environment
     atlas-jax atlas train runs/atlas             records the tokens that both sides read
     python benchmarks/train.py runs/atlas/recordings
-    python benchmarks/train.py runs/atlas/recordings --tokens 130000 --features 1024   a quick look
+    python benchmarks/train.py runs/atlas/recordings --tokens 24000 --rates 1e-3   a quick look
 
 Both sides take the same batches in the same order: standardised tokens (mean removed, one scale),
 without attention sinks, in memory as float32. Both have the same width, k and batch, Adam, and the
@@ -282,12 +282,12 @@ if __name__ == "__main__":
     parser = options(__doc__.splitlines()[0], "train")
     parser.add_argument("recordings", type=Path, help="a folder that `atlas train` recorded")
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="batch_top_k")
-    parser.add_argument("--tokens", type=int, default=600_000, help="to train on")
-    parser.add_argument("--heldout", type=int, default=30_000, help="tokens to measure on")
-    parser.add_argument("--features", type=int, default=4096)
+    parser.add_argument("--tokens", type=int, default=160_000, help="to train on")
+    parser.add_argument("--heldout", type=int, default=20_000, help="tokens to measure on")
+    parser.add_argument("--features", type=int, default=2048)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--epochs", type=float, default=1.0)
-    parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3, 2.5e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3, 2.5e-3, 5e-3])
     parser.add_argument("--block", type=int, default=10, help="steps that are timed together")
     main(parser.parse_args())

@@ -1,6 +1,6 @@
 from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.card import measure_card
-from atlas_jax.atlas.describing import LABEL_SOURCES, Description, label_atlas
+from atlas_jax.atlas.describing import LABEL_SOURCES, label_atlas
 from atlas_jax.atlas.embed import SentenceEmbedder
 from atlas_jax.atlas.formats import SAE_FORMATS, load_saelens, save_saelens
 from atlas_jax.atlas.labels import Label, Labels
@@ -21,7 +21,6 @@ __all__ = [
     "SAE",
     "SAE_FORMATS",
     "Atlas",
-    "Description",
     "Label",
     "Labels",
     "ModelActivations",

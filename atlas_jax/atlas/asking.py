@@ -92,7 +92,7 @@ def from_text(atlas: Asked, text: str, top: int, weighting: str) -> Query:
     if not found:
         raise InputError(
             f"No description of this atlas is near to '{text[:80]}' (all cosines below "
-            f"{LEAST_SIMILARITY}): use other words, or features=[...]."
+            f"{LEAST_SIMILARITY}): use other words, or name features by their numbers."
         )
     if weighting == "one":
         found = [(feature, 1.0) for feature, _ in found]

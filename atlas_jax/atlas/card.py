@@ -19,6 +19,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from atlas_jax.atlas.blocks import row_blocks
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.sinks import content_rows, is_content, norm_limit
 from atlas_jax.atlas.token_activations import TokenSource
@@ -73,11 +74,11 @@ def measure_card(
     counts, error, total = np.zeros(sae.n_features), 0.0, 0.0
     measure = jax.jit(_measure)
     for start in track(range(0, len(rows), _ROWS), "measuring the atlas"):
-        x = np.asarray(rows[start : start + _ROWS], np.float32)
-        active, rest = measure(sae, jnp.asarray(x))
-        counts += np.asarray(active)
-        error += float(rest)
-        total += float(((x - mean) ** 2).sum(dtype=np.float64))
+        for _, x in row_blocks(rows[start : start + _ROWS], sae.n_features):
+            active, rest = measure(sae, x)
+            counts += np.asarray(active)
+            error += float(rest)
+            total += float(((np.asarray(x) - mean) ** 2).sum(dtype=np.float64))
     density = counts / len(rows)
     card: dict[str, Any] = {
         "heldout_tokens": len(rows),

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from atlas_jax.atlas.blocks import row_blocks
 from atlas_jax.atlas.sae import SAE, encode, only
 from atlas_jax.atlas.sinks import is_content
 from atlas_jax.atlas.token_activations import TokenActivations
@@ -49,7 +50,10 @@ class FeatureUse:
 
 
 class Pieces(Protocol):
-    """The tokenizer's one method that is needed."""
+    """What is needed of the tokenizer."""
+
+    @property
+    def bos_id(self) -> int | None: ...
 
     def tokens(self, ids: Any) -> list[str]: ...
 
@@ -57,14 +61,18 @@ class Pieces(Protocol):
 def use_in_tokens(
     sae: SAE, feature: int, acts: TokenActivations, max_norm: float, pieces: Pieces, k: int = 5
 ) -> FeatureUse:
-    """How a feature is used in recorded activations; attention sinks are not counted."""
+    """How a feature is used in recorded activations; attention sinks are not counted.
+
+    Only this feature is encoded, or, where it competes with the others, one block of tokens at a
+    time (see `blocks`).
+    """
     values, counted = [], 0
     alone, column = only(sae, feature)
     for start in track(range(0, len(acts.acts), _ROWS), "reading recordings"):
-        x = jnp.asarray(np.asarray(acts.acts[start : start + _ROWS], np.float32))
-        f, content = _column(alone, x, max_norm, column)
-        values.append(np.asarray(f))
-        counted += int(content)
+        for _, x in row_blocks(acts.acts[start : start + _ROWS], alone.n_features):
+            f, content = _column(alone, x, max_norm, column)
+            values.append(np.asarray(f))
+            counted += int(content)
     every = np.concatenate(values) if values else np.zeros(0, np.float32)
     length = acts.tokens.shape[1]
     found: dict[int, Context] = {}
@@ -75,6 +83,8 @@ def use_in_tokens(
         if context not in found:
             text = pieces.tokens(acts.tokens[context])
             at = place + 1
+            if acts.tokens[context][0] == pieces.bos_id:
+                text[0] = ""
             found[context] = Context(
                 float(every[row]),
                 "".join(text[max(0, at - _BEFORE) : at]),

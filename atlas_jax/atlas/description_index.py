@@ -51,7 +51,7 @@ def index_descriptions(labels: Labels, embedder: Embedder) -> DescriptionIndex:
     Blocks of 4,096 descriptions are kept one by one, named by their texts and the embedder, so that
     an interrupted run goes on where it stopped.
     """
-    pairs = [(feature, text) for feature, text in labels.pairs() if text != DEAD]
+    pairs = [(f, text) for f in sorted(labels.features) for text in labels[f] if text != DEAD]
     owners = np.array([feature for feature, _ in pairs], np.int64)
     features, starts = np.unique(owners, return_index=True)
     texts = [text for _, text in pairs]

@@ -29,22 +29,34 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
+class Label:
+    """What a feature means, in words.
+
+    Attributes:
+        text: the words.
+        source: who or what wrote them (`statistics`, `endpoint NAME`, ...); "" where unknown.
+        score: how well they tell the feature's texts from others, 1 at best; None where not
+            measured. What `label_atlas` measures is an AUROC: see `describing.detection`.
+    """
+
+    text: str
+    source: str = ""
+    score: float | None = None
+
+
+@dataclass(frozen=True)
 class Row:
-    """A description as a file has it.
+    """A label as a file has it.
 
     Attributes:
         feature: whose it is.
-        text: the words, blanks made single.
-        source: who wrote them.
-        score: measured quality, where there is one.
+        label: its text with single blanks.
         created: when, in a spelling that sorts; "" where unknown.
         origin: `modelId/layer` of Neuronpedia; "" elsewhere.
     """
 
     feature: int
-    text: str
-    source: str
-    score: float | None
+    label: Label
     created: str
     origin: str
 
@@ -73,9 +85,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         origin = f"{raw['modelId']}/{raw['layer']}" if raw.get("modelId") and "layer" in raw else ""
         yield Row(
             index,
-            " ".join(str(text).split()),
-            next((str(raw[key]) for key in SOURCE_KEYS if raw.get(key)), ""),
-            _score(raw.get("score"), path, number),
+            Label(
+                " ".join(str(text).split()),
+                next((str(raw[key]) for key in SOURCE_KEYS if raw.get(key)), ""),
+                _score(raw.get("score"), path, number),
+            ),
             str(raw.get("createdAt") or ""),
             origin,
         )

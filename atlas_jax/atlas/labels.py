@@ -9,28 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from atlas_jax.atlas.label_rows import KINDS, Row, read_rows
+from atlas_jax.atlas.label_rows import KINDS, Label, Row, read_rows
 from atlas_jax.errors import InputError
 
 DEAD = "never active on the texts used"
 """The description of a feature that nothing is known about; no search finds it."""
-
-
-@dataclass(frozen=True)
-class Label:
-    """One description of a feature.
-
-    Attributes:
-        text: the words.
-        source: who or what wrote them, where known.
-        score: how well they tell the feature's texts from others, 1 at best; None where not
-            measured.
-    """
-
-    text: str
-    source: str = ""
-    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +43,25 @@ class Labels:
     @cached_property
     def descriptions(self) -> dict[int, tuple[str, ...]]:
         """The texts alone."""
-        return {f: tuple(label.text for label in labels) for f, labels in self.features.items()}
+        return {
+            feature: tuple(dict.fromkeys(label.text for label in labels))
+            for feature, labels in self.features.items()
+        }
 
-    def pairs(self) -> Iterator[tuple[int, str]]:
-        """Every (feature, description), by feature, the best description first."""
+    def pairs(self) -> Iterator[tuple[int, Label]]:
+        """Every (feature, label), by feature, the best label first."""
         for feature in sorted(self.features):
             for label in self.features[feature]:
-                yield feature, label.text
+                yield feature, label
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What `save` writes, an object for each label; what is not known is left out."""
+        return [
+            {"feature": feature, "description": label.text}
+            | ({"source": label.source} if label.source else {})
+            | ({"score": label.score} if label.score is not None else {})
+            for feature, label in self.pairs()
+        ]
 
     def coverage(self, n_features: int) -> float:
         """Share of an atlas' features that have a description."""
@@ -96,12 +93,12 @@ class Labels:
     def of(cls, pairs: Iterable[tuple[int, str | Label]], origin: str = "") -> Labels:
         """Gathers (feature, label) pairs; scored labels first, the best of them leading.
 
-        Labels without a score keep their order; of a repeated text, the first one counts.
+        Labels without a score keep their order; of what one source repeats, the first one counts.
         """
-        gathered: dict[int, dict[str, Label]] = {}
+        gathered: dict[int, dict[tuple[str, str], Label]] = {}
         for feature, label in pairs:
             label = Label(label) if isinstance(label, str) else label
-            gathered.setdefault(feature, {}).setdefault(label.text, label)
+            gathered.setdefault(feature, {}).setdefault((label.text, label.source), label)
         return cls({f: tuple(sorted(v.values(), key=_rank)) for f, v in gathered.items()}, origin)
 
     @classmethod
@@ -133,9 +130,7 @@ class Labels:
             )
         found = origin if origin in rows else next(iter(rows), "")
         chosen = sorted(rows.get(found, ()), key=lambda row: row.created, reverse=True)
-        return cls.of(
-            ((row.feature, Label(row.text, row.source, row.score)) for row in chosen), found
-        )
+        return cls.of(((row.feature, row.label) for row in chosen), found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON line for each description, under its final name only when whole."""
@@ -143,12 +138,8 @@ class Labels:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.partial")
         with draft.open("w", encoding="utf-8") as file:
-            for feature in sorted(self.features):
-                for label in self.features[feature]:
-                    row = {"feature": feature, "description": label.text}
-                    row |= {"source": label.source} if label.source else {}
-                    row |= {"score": label.score} if label.score is not None else {}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for row in self.rows():
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         os.replace(draft, path)
 
 

@@ -187,20 +187,21 @@ def label(
         explainer=explainer,
     )
     means: dict[str, list[float]] = {}
-    for description in found:
-        if description.score is not None:
-            means.setdefault(description.source, []).append(description.score)
+    pairs = list(found.pairs())
+    for _, one in pairs:
+        if one.score is not None:
+            means.setdefault(one.source, []).append(one.score)
     if as_json:
-        typer.echo(json.dumps([description.row() for description in found], ensure_ascii=False))
-    for description in found[:10]:
-        score = "-" if description.score is None else f"{description.score:.2f}"
-        terminal.line(f"{description.feature} [{score}] {description.description}")
+        typer.echo(json.dumps(found.rows(), ensure_ascii=False))
+    for feature, one in pairs[:10]:
+        score = "-" if one.score is None else f"{one.score:.2f}"
+        terminal.line(f"{feature} [{score}] {one.text}")
     for name, scores in means.items():
         mean = sum(scores) / len(scores)
         terminal.line(f"{name}: {len(scores)} descriptions scored, mean AUROC {mean:.3f}")
     if endpoint is not None:
         terminal.line(repr(endpoint))
-    terminal.line(f"{len(found)} descriptions in {folder / 'labels.jsonl'}")
+    terminal.line(f"{len(pairs)} descriptions in {folder / 'labels.jsonl'}")
 
 
 def _numbers(text: str) -> list[int] | None:

@@ -23,7 +23,8 @@ def feature_facts(atlas: Atlas, feature: int, source: Path, top: int) -> dict[st
         "feature": feature,
         "labels": [asdict(label) for label in atlas.labels.features.get(feature, ())],
         "density": None if use is None else use.density,
-        "counted": None if use is None else f"{use.counted} {use.unit}",
+        "counted": None if use is None else use.counted,
+        "unit": None if use is None else use.unit,
         "contexts": [] if use is None else [asdict(context) for context in use.contexts],
         "nearest": [
             {"feature": f, "cosine": c, "description": atlas.describe(f)}
@@ -53,20 +54,31 @@ def print_feature(facts: dict[str, Any], terminal: Terminal) -> None:
     """Prints what `feature_facts` gathered."""
     labels = facts["labels"] or [{"text": "(no description)", "source": "", "score": None}]
     for i, label in enumerate(labels):
-        score = "" if label["score"] is None else f"  score {label['score']:.2f}"
-        source = f"  [{label['source']}]" if label["source"] else ""
         head = f"{facts['feature']}: " if i == 0 else " " * (len(str(facts["feature"])) + 2)
-        terminal.line(f"{head}{label['text']}{source}{score}")
+        terminal.line(f"{head}{label['text']}{_origin(label)}")
     if facts["density"] is None:
-        terminal.line("density and top contexts: nothing recorded; name a folder with --contexts")
+        terminal.line(
+            "density and top contexts: nothing recorded here; with --contexts, give a run folder "
+            "(`atlas-jax quickstart` writes one) or recordings"
+        )
     else:
-        terminal.line(f"density: active on {facts['density']:.3%} of {facts['counted']}")
+        counted = f"{facts['counted']:,} {facts['unit']}"
+        terminal.line(f"density: active on {facts['density']:.3%} of {counted}")
         rows = []
         for c in facts["contexts"]:
-            token = f"»{c['token'].strip()}«" if c["token"] else ""
-            text = " ".join(f"{c['before']} {token}{c['after']}".split())
+            bare = c["token"].strip()
+            token = c["token"].replace(bare, f"»{bare}«") if bare else "»«"
+            text = " ".join(f"{c['before']}{token if c['token'] else ''}{c['after']}".split())
             rows.append([f"{c['activation']:.2f}", text])
-        terminal.table(["activation", "context"], rows)
+        if rows:
+            terminal.table(["activation", "context"], rows)
     nearest = facts["nearest"]
     rows = [[str(n["feature"]), f"{n['cosine']:.2f}", n["description"]] for n in nearest]
     terminal.table(["nearest", "cosine", "description"], rows)
+
+
+def _origin(label: dict[str, Any]) -> str:
+    """Who wrote a label, and its score, where known."""
+    score = "" if label["score"] is None else f"score {label['score']:.2f}"
+    known = ", ".join(part for part in (label["source"], score) if part)
+    return f"  [{known}]" if known else ""

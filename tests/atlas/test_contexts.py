@@ -21,6 +21,8 @@ D, F, SITE = 32, 12, "blocks.1.hook_resid_post"
 
 
 class Letters:
+    bos_id = None
+
     def tokens(self, ids):
         return [chr(97 + i) for i in np.asarray(ids)]
 
@@ -55,6 +57,9 @@ def test_use_in_tokens(k):
     assert first.before + first.token + first.after == text
     assert len(first.before) == place + 1 and len(first.token) == 1
     assert len(use.contexts) <= 3
+    letters = Letters()
+    letters.bos_id = acts.tokens[context][0]
+    assert use_in_tokens(sae, 4, acts, 30.0, letters).contexts[0].before == first.before[1:]
     wanted = np.sort(every.reshape(5, 7).max(1))[::-1]
     got = [c.activation for c in use.contexts]
     np.testing.assert_allclose(got, wanted[: len(got)], rtol=1e-5)
@@ -103,7 +108,7 @@ def test_show_a_feature(run):
     assert facts["contexts"][0]["activation"] == pytest.approx(float(acts[:, 4].max()), rel=1e-5)
     assert len(facts["nearest"]) == 5 and facts["nearest"][0]["feature"] != 4
     words = show(4, "--atlas", folder / "atlas", "--contexts", folder).output
-    for part in ("4: the navy  [words]  score 0.75", "density: active on", "4 texts", "nearest"):
+    for part in ("4: the navy  [words, score 0.75]", "density: active on", "4 texts", "nearest"):
         assert part in words
     assert "nothing recorded" in show(4, "--atlas", folder / "atlas").output
 

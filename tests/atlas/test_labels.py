@@ -39,7 +39,11 @@ def test_round_trip(tmp_path):
     labels = Labels.of([(1, "naïve “quotes”"), (1, "b"), (0, "c")])
     labels.save(tmp_path / "x" / "l.jsonl")
     assert Labels.load(tmp_path / "x" / "l.jsonl") == labels
-    assert list(labels.pairs()) == [(0, "c"), (1, "naïve “quotes”"), (1, "b")]
+    assert [(f, label.text) for f, label in labels.pairs()] == [
+        (0, "c"),
+        (1, "naïve “quotes”"),
+        (1, "b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -96,15 +100,23 @@ def test_neuronpedia_batches_in_folders(tmp_path):
 
 
 def test_scores_choose_the_best(tmp_path):
-    rows = [("a", None, ""), ("b", 0.6, "gpt"), ("c", 0.9, "gpt"), ("a", 1.0, "late")]
+    rows = [("a", None, ""), ("b", 0.6, "gpt"), ("c", 0.9, "gpt"), ("a", 1.0, "")]
     labels = Labels.of((1, Label(text, source, score)) for text, score, source in rows)
     assert labels[1] == ("c", "b", "a")
     labels.save(tmp_path / "l.jsonl")
     again = Labels.load(tmp_path / "l.jsonl")
     assert again.features == labels.features and again.features[1][1].score == 0.6
+    assert '"score"' not in (tmp_path / "l.jsonl").read_text().splitlines()[2]
     (tmp_path / "l.jsonl").write_text('{"feature": 1, "description": "x", "score": "high"}')
     with pytest.raises(InputError, match="number as score.*line 1, got 'high'"):
         Labels.load(tmp_path / "l.jsonl")
+
+
+def test_two_sources_may_agree(tmp_path):
+    labels = Labels.of([(1, Label("ships", "gpt", 0.5)), (1, Label("ships", "words", 0.5))])
+    labels.save(tmp_path / "l.jsonl")
+    assert Labels.load(tmp_path / "l.jsonl").features == labels.features
+    assert len(labels.features[1]) == 2 and labels[1] == ("ships",)
 
 
 def test_one_autoencoder_at_a_time(tmp_path):

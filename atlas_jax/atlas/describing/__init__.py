@@ -1,4 +1,3 @@
-from atlas_jax.atlas.describing.description import Description
 from atlas_jax.atlas.describing.label import LABEL_SOURCES, label_atlas
 
-__all__ = ["LABEL_SOURCES", "Description", "label_atlas"]
+__all__ = ["LABEL_SOURCES", "label_atlas"]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from atlas_jax.atlas.blocks import row_blocks
 from atlas_jax.atlas.sae import SAE, encode
 from atlas_jax.atlas.sinks import is_content
 from atlas_jax.atlas.token_activations import TokenSource
@@ -45,6 +46,9 @@ def find_activity(
 ) -> Activity:
     """Encodes activations and keeps what is active.
 
+    Dense features exist for one block of tokens at a time (see `blocks`); what is kept takes 16
+    bytes for each active feature of a token, and as much again while it is sorted.
+
     Args:
         sae: the autoencoder.
         source: of activations.
@@ -70,20 +74,16 @@ def find_activity(
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     starts = range(contexts.start, contexts.stop, size)
     for start in track(starts, "finding where features are active"):
-        x = source.read(np.arange(start, min(start + size, contexts.stop)))
-        f = np.asarray(run(sae, jnp.asarray(np.asarray(x, np.float32))))
-        flat = np.flatnonzero(f)
-        row, feature = np.divmod(flat, f.shape[1])
-        parts.append(
-            (
-                feature.astype(np.int32),
-                (row + start * length).astype(np.int64),
-                f.reshape(-1)[flat].astype(np.float32),
-            )
-        )
+        acts = source.read(np.arange(start, min(start + size, contexts.stop)))
+        for first, x in row_blocks(acts, sae.n_features):
+            f = np.asarray(run(sae, x))
+            flat = np.flatnonzero(f)
+            row, feature = np.divmod(flat, f.shape[1])
+            parts.append((feature.astype(np.int32), row + first + start * length, f.ravel()[flat]))
     if not parts:
         raise InputError("Expected contexts to look at, got none.")
     feature, rows, values = (np.concatenate(p) for p in zip(*parts, strict=True))
+    parts.clear()
     order = np.lexsort((-values, feature))
     ends = np.searchsorted(feature[order], np.arange(sae.n_features + 1))
     return Activity(ends.astype(np.int64), rows[order], values[order], len(contexts) * length)

@@ -11,7 +11,6 @@ Detection as a score is from Paulo et al. 2024, there with a language model as j
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,58 +18,53 @@ from jaxtyping import Float
 
 from atlas_jax.atlas.describing.activity import Activity
 from atlas_jax.atlas.describing.contexts import ContextReader
-from atlas_jax.atlas.describing.description import Description
 from atlas_jax.atlas.describing.windows import Excerpts, peaks
 from atlas_jax.atlas.embed import Embedder
+from atlas_jax.atlas.labels import DEAD, Labels
 
 POSITIVES, NEGATIVES = 10, 400
 _FEWEST = 4
 
 
 def detection_scores(
-    descriptions: Sequence[Description],
+    labels: Labels,
     heldout: Activity,
     contexts: range,
     reader: ContextReader,
     embedder: Embedder,
     seed: int = 0,
-) -> list[Description]:
-    """The descriptions with their scores; None where a feature has under 4 held-out contexts.
+) -> Labels:
+    """The labels with their scores; None where a feature has under 4 held-out contexts.
 
     Args:
-        descriptions: of any features.
-        heldout: where features are active on contexts that the descriptions were not made from.
+        labels: of any features.
+        heldout: where features are active on contexts that the labels were not made from.
         contexts: which contexts those are.
         reader: of all contexts.
         embedder: the judge.
         seed: of the random excerpts.
     """
     length = reader.tokens.shape[1]
-    features = sorted({d.feature for d in descriptions})
-    tops = {f: peaks(heldout, f, length, POSITIVES) for f in features}
+    living = sorted({f for f, label in labels.pairs() if label.text != DEAD})
+    tops = {f: peaks(heldout, f, length, POSITIVES) for f in living}
     tops = {f: rows for f, rows in tops.items() if len(rows) >= _FEWEST}
     if not tops:
-        return [replace(d, score=None) for d in descriptions]
+        return Labels.of((f, replace(label, score=None)) for f, label in labels.pairs())
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(contexts))[:NEGATIVES]) + contexts.start
     others = chosen * (length - 1) + random.integers(0, length - 1, len(chosen))
     excerpts = Excerpts.of(reader, np.concatenate([*tops.values(), others]), embedder)
-    texts = sorted({d.description for d in descriptions if d.feature in tops})
-    labels = dict(zip(texts, embedder.embed(texts), strict=True))
-    silent = {}
-    for feature, rows in tops.items():
-        active = np.unique(heldout.of(feature)[0] // (length - 1))
-        silent[feature] = ~np.isin(chosen, active), rows
-    scored = []
-    for d in descriptions:
-        score = None
-        if d.feature in tops:
-            quiet, rows = silent[d.feature]
-            if quiet.sum() >= _FEWEST:
-                label = labels[d.description]
-                score = auroc(excerpts[rows] @ label, excerpts[others[quiet]] @ label)
-        scored.append(replace(d, score=None if score is None else round(score, 4)))
-    return scored
+    texts = sorted({text for f in tops for text in labels[f]})
+    vectors = dict(zip(texts, embedder.embed(texts), strict=True))
+    silent = {f: ~np.isin(chosen, heldout.of(f)[0] // (length - 1)) for f in tops}
+
+    def score(feature: int, text: str) -> float | None:
+        if feature not in tops or silent[feature].sum() < _FEWEST:
+            return None
+        positive, negative = excerpts[tops[feature]], excerpts[others[silent[feature]]]
+        return round(auroc(positive @ vectors[text], negative @ vectors[text]), 4)
+
+    return Labels.of((f, replace(label, score=score(f, label.text))) for f, label in labels.pairs())
 
 
 def auroc(positive: Float[np.ndarray, " m"], negative: Float[np.ndarray, " n"]) -> float:

@@ -11,19 +11,13 @@ import numpy as np
 
 from atlas_jax.atlas.describing.activity import Activity, find_activity
 from atlas_jax.atlas.describing.contexts import ContextReader
-from atlas_jax.atlas.describing.description import (
-    Description,
-    load_descriptions,
-    order,
-    save_descriptions,
-)
 from atlas_jax.atlas.describing.detection import detection_scores
 from atlas_jax.atlas.describing.explain import by_endpoint, by_model
 from atlas_jax.atlas.describing.statistics import by_statistics
 from atlas_jax.atlas.describing.vocabulary import by_vocabulary
 from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.formats.saelens import load_saelens
-from atlas_jax.atlas.labels import DEAD
+from atlas_jax.atlas.labels import Label, Labels
 from atlas_jax.atlas.sinks import norm_limit
 from atlas_jax.atlas.token_activations import TokenSource
 from atlas_jax.endpoint import Endpoint
@@ -100,7 +94,7 @@ def label_atlas(
     heldout: float = 0.2,
     endpoint: Endpoint | None = None,
     explainer: LanguageModel | None = None,
-) -> list[Description]:
+) -> Labels:
     """Describes features of a saved atlas and writes `labels.jsonl` into its folder.
 
     What the file holds of other features and other sources stays, with its scores.
@@ -117,10 +111,11 @@ def label_atlas(
         explainer: of the source `model`; needs a chat template.
 
     Returns:
-        The new descriptions.
+        The new labels.
 
     Raises:
-        InputError: an unknown source or feature, or activations of another site.
+        InputError: an unknown source or feature, activations of another site, or a damaged
+            `labels.jsonl`.
     """
     unknown = [name for name in by if name not in LABEL_SOURCES]
     if unknown or not by:
@@ -136,6 +131,8 @@ def label_atlas(
     features = range(n) if features is None else sorted(set(features))
     if any(not 0 <= feature < n for feature in features):
         raise InputError(f"Expected features from 0 to {n - 1}, got {features[0]}, {features[-1]}.")
+    path = folder / "labels.jsonl"
+    known = Labels.load(path) if path.exists() else Labels({})
     limit = loaded.max_norm
     if limit is None:
         limit = norm_limit(source.read(np.arange(min(_SAMPLE_CONTEXTS, len(source.tokens)))))
@@ -151,21 +148,19 @@ def label_atlas(
         explainer,
         folder / "explanations",
     )
-    made = [
-        Description(feature, text, name)
+    made = Labels.of(
+        (feature, Label(text, name))
         for name, texts in (LABEL_SOURCES[key](material) for key in by)
-        for feature in sorted(texts)
-        for text in texts[feature]
-    ]
+        for feature, found in texts.items()
+        for text in found
+    )
     last = range(split, contexts)
     held = find_activity(sae, source, limit, last)
-    living = [d for d in made if d.description != DEAD]
-    scored = detection_scores(living, held, last, reader, embedder)
-    scored += [d for d in made if d.description == DEAD]
-    path, replaced = folder / "labels.jsonl", {(d.feature, d.source) for d in scored}
-    kept = [d for d in load_descriptions(path) if (d.feature, d.source) not in replaced]
-    save_descriptions(order([*scored, *kept]), path)
-    return order(scored)
+    scored = detection_scores(made, held, last, reader, embedder)
+    replaced = {(feature, label.source) for feature, label in scored.pairs()}
+    kept = [(f, label) for f, label in known.pairs() if (f, label.source) not in replaced]
+    Labels.of([*scored.pairs(), *kept]).save(path)
+    return scored
 
 
 def vocabulary(model: LanguageModel) -> list[str]:

@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from atlas_jax.atlas.describing.description import Description, load_descriptions, order
-from atlas_jax.atlas.describing.description import save_descriptions as save
 from atlas_jax.atlas.describing.detection import auroc, detection_scores
 from atlas_jax.atlas.describing.vocabulary import by_vocabulary, phrases
 from atlas_jax.atlas.describing.windows import excerpt, peaks
-from atlas_jax.errors import InputError
+from atlas_jax.atlas.labels import DEAD, Label, Labels
 
 THEMES = {0: ["vessel", "harbour", "sailors"], 1: ["puppy", "dog", "cat"], 2: ["tax", "budget"]}
 
@@ -35,12 +33,11 @@ def test_a_bad_label_is_visible(scene, embedder):
     held = range(45, 91)
     activity, reader = scene.material(4, held)
     labels = ["ship and sea", "dog", "money", "assorted words"]
-    made = [Description(f, text) for f in range(3) for text in labels]
+    made = Labels.of((f, Label(text, "hand")) for f in range(3) for text in labels)
     scored = detection_scores(made, activity, held, reader, embedder)
-    assert [(d.feature, d.description) for d in scored] == [
-        (d.feature, d.description) for d in made
-    ]
-    score = {(d.feature, d.description): d.score for d in scored}
+    score = {(f, label.text): label.score for f, label in scored.pairs()}
+    assert set(score) == {(f, text) for f in range(3) for text in labels}
+    assert {label.source for _, label in scored.pairs()} == {"hand"}
     for feature in range(3):
         assert score[feature, labels[feature]] == 1.0
         assert score[feature, "assorted words"] <= 0.5
@@ -50,10 +47,11 @@ def test_a_bad_label_is_visible(scene, embedder):
 def test_rare_features_have_no_score(scene, embedder):
     held = range(45, 91)
     activity, reader = scene.material(4, held)
-    made = [Description(3, "rare", score=0.9), Description(0, "sea")]
-    scored = detection_scores(made, activity, held, reader, embedder)
-    assert scored[0].score is None and scored[1].score == 1.0
-    assert detection_scores(made[:1], activity, held, reader, embedder)[0].score is None
+    made = Labels.of([(3, Label("rare", score=0.9)), (0, "sea"), (1, DEAD)])
+    scored = detection_scores(made, activity, held, reader, embedder).features
+    assert scored[3][0].score is None and scored[0][0].score == 1.0 and scored[1][0].score is None
+    rare = Labels({3: made.features[3]})
+    assert detection_scores(rare, activity, held, reader, embedder).features[3][0].score is None
 
 
 def test_the_nearest_phrase_of_the_vocabulary(scene, embedder):
@@ -92,22 +90,3 @@ def test_peaks_are_one_for_each_context(planted):
     assert len(set(rows // 11)) == len(rows) == 3
     values = dict(zip(*activity.of(0), strict=True))
     assert sorted((values[row] for row in rows), reverse=True) == [values[row] for row in rows]
-
-
-def test_descriptions_on_disk(tmp_path):
-    found = [
-        Description(2, "b", "statistics", 0.4),
-        Description(2, "a", "vocabulary", 0.9),
-        Description(1, "gap", "statistics"),
-        Description(2, "c"),
-    ]
-    path = tmp_path / "labels.jsonl"
-    save(order(found), path)
-    assert [d.description for d in load_descriptions(path)] == ["gap", "a", "b", "c"]
-    assert sorted(load_descriptions(path), key=str) == sorted(found, key=str)
-    assert '"score"' not in path.read_text().splitlines()[0]
-    assert load_descriptions(tmp_path / "none.jsonl") == []
-    path.write_text('{"feature": 1}\n')
-    with pytest.raises(InputError, match="line 1") as caught:
-        load_descriptions(path)
-    assert "\n" not in str(caught.value)

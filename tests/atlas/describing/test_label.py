@@ -64,7 +64,7 @@ class Canned(Endpoint):
 def test_statistics_and_vocabulary(folder, source, model, embedder):
     found = label_atlas(folder, source, model, embedder, ("statistics", "vocabulary"))
     rows = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
-    assert [d.row() for d in found] == rows
+    assert found.rows() == rows
     assert {row["source"] for row in rows} == {"statistics", "vocabulary"}
     assert {row["feature"] for row in rows} == set(range(F))
     assert "score" not in next(row for row in rows if row["feature"] == 5)
@@ -86,18 +86,14 @@ def test_sources_add_to_each_other(folder, source, model, embedder):
         folder, source, model, embedder, ["endpoint"], features=[2, 3, 5], endpoint=endpoint
     )
     # Feature 5 is dead and not asked for; the first answer was none.
-    assert [(d.feature, d.description, d.source) for d in found] == [
-        (3, "thing 1", "endpoint sage")
-    ]
+    assert [(f, d.text, d.source) for f, d in found.pairs()] == [(3, "thing 1", "endpoint sage")]
     assert len(endpoint.asked) == 2
     text = endpoint.asked[0][0]["content"]
     assert text.count("[[") == 1 + 10 and text.startswith(explain.INSTRUCTIONS)
     after = Labels.load(folder / "labels.jsonl")
     assert set(after[3]) == {*before[3], "thing 1"} and after[2] == before[2]
     again = label_atlas(folder, source, model, embedder)
-    assert {d.description for d in again if d.feature == 3} | {"by hand", "thing 1"} == set(
-        Labels.load(folder / "labels.jsonl")[3]
-    )
+    assert {*again[3], "by hand", "thing 1"} == set(Labels.load(folder / "labels.jsonl")[3])
 
 
 def test_a_model_of_ours_explains_and_resumes(folder, source, model, embedder, monkeypatch):
@@ -118,8 +114,8 @@ def test_a_model_of_ours_explains_and_resumes(folder, source, model, embedder, m
 
     found = run()
     assert calls == [4, 1]  # features 0 to 4; 5 is dead
-    assert [(d.feature, d.description) for d in found] == [(0, "a label"), (4, "a label")]
-    assert {d.source for d in found} == {f"model {model.name}"}
+    assert found.descriptions == {0: ("a label",), 4: ("a label",)}
+    assert {label.source for _, label in found.pairs()} == {f"model {model.name}"}
     assert run() == found and calls == [4, 1]
 
 
@@ -133,7 +129,7 @@ def test_straight_from_the_model(folder, source, model, embedder):
     recorded = label_atlas(folder, source, model, embedder, features=[1, 2])
     live = ModelActivations(model, SITE, source.tokens, batch=16)
     again = label_atlas(folder, live, model, embedder, features=[1, 2])
-    assert [d.description for d in again] == [d.description for d in recorded]
+    assert again.descriptions == recorded.descriptions
 
 
 def test_what_is_wrong_is_one_line(folder, source, model, embedder):
