@@ -128,7 +128,7 @@ def test_apply_edit_against_float64(dtype):
     vector = jnp.asarray(rng.standard_normal((2, 16)), jnp.float32)
     strength = jnp.array([2.5, -40.0], jnp.float32)
     where = jnp.ones((2, 5), bool)
-    out = apply_edit(acts, vector, strength, where)
+    out = apply_edit(acts, vector, strength, jnp.ones(2, jnp.int32), where)
     a = np.asarray(acts.astype(jnp.float32), np.float64)
     moved = a + np.asarray(strength, np.float64)[:, None, None] * np.asarray(vector)[:, None, :]
     expected = moved * np.linalg.norm(a, axis=-1, keepdims=True)
@@ -142,11 +142,10 @@ def test_apply_edit_against_float64(dtype):
 
 def test_an_activation_that_the_edit_cancels_becomes_zero_not_nan():
     acts = jnp.ones((1, 1, 4))
-    out = apply_edit(acts, -jnp.ones((1, 4)), jnp.ones((1,)), jnp.ones((1, 1), bool))
+    one, steer, where = jnp.ones((1,)), jnp.ones((1,), jnp.int32), jnp.ones((1, 1), bool)
+    out = apply_edit(acts, -jnp.ones((1, 4)), one, steer, where)
     np.testing.assert_array_equal(np.asarray(out), np.zeros((1, 1, 4)))
-    still = apply_edit(
-        jnp.zeros((1, 1, 4)), jnp.ones((1, 4)), jnp.ones((1,)), jnp.ones((1, 1), bool)
-    )
+    still = apply_edit(jnp.zeros((1, 1, 4)), jnp.ones((1, 4)), one, steer, where)
     np.testing.assert_array_equal(np.asarray(still), np.zeros((1, 1, 4)))
 
 
