@@ -10,6 +10,7 @@ import ast
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from atlas_jax.endpoint import Endpoint
@@ -168,7 +169,7 @@ class EndpointJudge:
         asked = [(part, draw) for part in parts for draw in range(self.samples)]
         answers = self.endpoint.ask(
             [conversation(concept, [texts[i] for i in mine]) for (concept, mine), _ in asked],
-            [lambda answer, n=len(mine): parse_ratings(answer, n) for (_, mine), _ in asked],
+            [partial(parse_ratings, count=len(mine)) for (_, mine), _ in asked],
             "asking the judge",
             draws=[draw for _, draw in asked],
         )

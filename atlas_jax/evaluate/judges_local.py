@@ -1,8 +1,7 @@
 """Judges that need no endpoint: by sentence embeddings, and by words.
 
-They are cruder than a language model. `judge_sentences.json` holds sentences whose ratings are known
-by how they were written; the thresholds below were taken from them, and the tests measure how well
-each judge agrees with them.
+They are cruder than a language model. `judge_sentences.json` holds sentences whose ratings are
+known by how they were written; the thresholds below were taken from them.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def write_steered(
     """Continues every prompt under every plan.
 
     Rows go to `out` batch by batch. A row's id names the model, prompt, edits and sampling, so the
-    same call goes on where it stopped, and a call with more plans or prompts adds what is new. Edits
-    that do nothing (strength 0) are no edits: those texts are the unsteered ones, written once.
+    same call goes on where it stopped, and a call with more plans or prompts adds what is new.
+    Edits that do nothing (strength 0) are no edits: those texts are the unsteered ones.
 
     Args:
         model: the subject.
@@ -94,10 +94,9 @@ def write_steered(
             journal.add(task.row | {"text": text} for task, text in done)
 
         if todo:
-            settings = asdict(sampling) | {
-                # A text's own seed: what it says must not depend on where the last run stopped.
-                "seed": [int(task.key[:8], 16) for task in todo]
-            }
+            settings: dict[str, Any] = asdict(sampling)
+            # A text's own seed: what it says must not depend on where the last run stopped.
+            settings["seed"] = [int(task.key[:8], 16) for task in todo]
             generate(
                 model,
                 [task.row["prompt"] for task in todo],
