@@ -101,7 +101,8 @@ def steering(
     )
     place = report.places[-1]
     examples = steered_examples(report, methods[0], place)
-    facts = report.to_dict() | {"examples": {"place": place, "rows": examples}}
+    facts: dict[str, Any] = report.to_dict()
+    facts["examples"] = {"place": place, "rows": examples}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "steering.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf-8")
     text = "\n".join(f"Judge: {name}\n\n{steering_markdown(report, name)}" for name in names)

@@ -43,7 +43,7 @@ def search(
     save_query: SaveQuery = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ranks the subject's features by a concept: its atlas features first, then who carries them."""
+    """Ranks the subject's features by a concept, after the atlas features that it became."""
     from atlas_jax.identify import rank_features
 
     opened = RunFolder(run)
@@ -91,7 +91,7 @@ def identify(
     save_query: SaveQuery = None,
     as_json: AsJson = False,
 ) -> None:
-    """The subject's features that carry a concept, with the held-out texts that excite them most."""
+    """The subject's features that carry a concept, with the held-out texts that excite them."""
     from dataclasses import asdict
 
     from atlas_jax.identify import identify as find

@@ -81,9 +81,9 @@ def steer(
     if save_query is not None:
         found.save(save_query)
     maps = {s: opened.translation(s, method) for s in sites}
-    places = {"all sites" if len(sites) > 1 else sites[0]: sites}
-    if each and len(sites) > 1:
-        places = {s: (s,) for s in sites} | places
+    places: dict[str, tuple[str, ...]] = {s: (s,) for s in sites if each or not sites[1:]}
+    if sites[1:]:
+        places["all sites"] = sites
     plans = [Plan({"query": found.name, "method": method, "place": "unsteered", "strength": 0.0})]
     for place, where in places.items():
         for value in strengths:

@@ -18,8 +18,11 @@ class Judge(Protocol):
         fingerprint: changes whenever its ratings may.
     """
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def rate(self, concepts: Sequence[str], texts: Sequence[str]) -> list[int | None]:
         """A rating of each text for the concept beside it; None where there is none to be had."""

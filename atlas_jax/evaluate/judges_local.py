@@ -16,8 +16,8 @@ import numpy as np
 from atlas_jax.atlas.embed import Embedder, SentenceEmbedder
 from atlas_jax.errors import InputError
 
-PRESENT = 0.33
-VAGUE = 0.26
+PRESENT = 0.29
+VAGUE = 0.21
 _PIECE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _EMPTY = frozenset("a an and as at by for from in into is it of on or that the to with".split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def evaluate_steering(
     sites = _shared_sites(found, queries)
     if random_directions:
         found[RANDOM] = _random(found, sites, queries, seed)
-    places = {site: (site,) for site in sites}
+    places: dict[str, tuple[str, ...]] = {site: (site,) for site in sites}
     if combined and len(sites) > 1:
         places[COMBINED] = sites
     order = list(product(found, places, queries, lambdas))
@@ -140,7 +140,7 @@ def evaluate_steering(
             "atlas": atlas.name,
             "atlas_fingerprint": atlas.fingerprint,
             "mode": mode,
-            "sampling": asdict(replace(sampling, seed=sampling.seed)),
+            "sampling": asdict(sampling),
             "seed": seed,
         },
         left_out=dict(left_out or {}),

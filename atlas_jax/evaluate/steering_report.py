@@ -182,7 +182,7 @@ class SteeringReport:
         """The unsteered texts stand in many places, and count once."""
         found: dict[tuple[int, str], int] = {}
         for place, rating in np.ndenumerate(self.ratings[judge]):
-            found[(place[2], self.texts[place])] = int(rating)
+            found[place[2], str(self.texts[place])] = int(rating)
         return list(found.values())
 
     def to_dict(self) -> dict[str, Any]:
