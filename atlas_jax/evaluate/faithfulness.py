@@ -70,14 +70,21 @@ def held_out(
 ) -> Float[np.ndarray, "draws queries"]:
     """Faithfulness whose strength was chosen on other prompts: on every second one, and vice versa.
 
-    Its expectation is 0 for directions that mean nothing. NaN with fewer than two prompts.
+    (r_i - r_0) / (1 - r'_0) x 100, with i and r'_0 of the one half A of the prompts and r of the
+    other half B, and the halves exchanged; the mean of the two. What B adds is then independent of
+    all that was taken from A, so the expectation is 0 for directions that mean nothing: with r_0 of
+    B below as well, it would be less. NaN with fewer than two prompts.
     """
     unsteered = int(np.flatnonzero(strengths == 0)[0])
     even = (np.arange(ratings.shape[-1]) % 2 == 0).astype(np.float64)[None]
-    first, second = (gains(shares(ratings, weights * half), unsteered) for half in (even, 1 - even))
-    one = at_strength(second, best_strength(first, strengths))
-    two = at_strength(first, best_strength(second, strengths))
-    return (one + two) / 2
+    halves = [shares(ratings, weights * half) for half in (even, 1 - even)]
+    parts = []
+    for chosen, measured in (halves, halves[::-1]):
+        best = best_strength(gains(chosen, unsteered), strengths)
+        room = np.where(chosen[..., unsteered] < 1, 1 - chosen[..., unsteered], np.nan)
+        gain = at_strength(measured, best) - measured[..., unsteered]
+        parts.append(100 * gain / room)
+    return (parts[0] + parts[1]) / 2
 
 
 def activation_change(

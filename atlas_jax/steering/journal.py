@@ -14,6 +14,9 @@ from typing import Any, BinaryIO, Self
 from atlas_jax.errors import InputError
 
 
+_START = b'{"id": '
+
+
 def digest(*parts: Any) -> str:
     """The id of a row: a hash of everything that its content depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -61,7 +64,7 @@ class Journal:
         file.seek(0)
         whole = 0
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
                 break
             try:
                 row = json.loads(line)
@@ -82,7 +85,7 @@ class Journal:
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds rows with their `id`; they are on disk when this returns."""
-        new = [dict(row) for row in rows]
+        new = [{"id": row["id"], **row} for row in rows]
         self.rows |= {row["id"]: row for row in new}
         if self._file is not None and new:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new)

@@ -80,11 +80,11 @@ def test_activation_change_is_paired_by_prompt():
 
 def test_held_out_strengths_are_not_flattered_by_chance():
     """Ratings that no strength changes: eq. 5 is above 0, its held-out form is not."""
-    noise = RNG.choice(np.array([0, 2], np.int8), (2000, 7, 16), p=[0.8, 0.2])
+    noise = RNG.choice(np.array([0, 2], np.int8), (6000, 7, 16), p=[0.8, 0.2])
     lambdas = np.array([-50.0, -10, -1, 0, 1, 10, 50])
     flattered = np.nanmean(faithfulness(noise, lambdas, once(16))[0])
     honest = np.nanmean(held_out(noise, lambdas, once(16)))
-    assert flattered > 10 and abs(honest) < 1.5
+    assert flattered > 10 and abs(honest) < 1.2
     effect = noise.copy()
-    effect[:, 5] = RNG.choice(np.array([0, 2], np.int8), (2000, 16), p=[0.2, 0.8])
+    effect[:, 5] = RNG.choice(np.array([0, 2], np.int8), (6000, 16), p=[0.2, 0.8])
     assert np.nanmean(held_out(effect, lambdas, once(16))) == pytest.approx(75, abs=4)
