@@ -54,7 +54,7 @@ def read_features(
         long = [text for text in waiting if len(ids[text]) >= 2]
         rows = [ids[text][:_MAX_TOKENS] for text in long]
         with Bar("reading texts in the atlas", len(rows)) as bar:
-            for batch in plan_batches([len(row) for row in rows], _BATCH_TOKENS):
+            for batch in plan_batches([len(row) for row in rows], _BATCH_TOKENS) if rows else ():
                 part = [rows[i] for i in batch.rows]
                 filled = part + [part[0]] * (batch.size - len(part))
                 tokens, mask = atlas.tokenizer.pad(filled, batch.length)

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Self
 
 from atlas_jax.errors import InputError
 
-
 _START = b'{"id": '
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import typer
@@ -9,12 +10,12 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer
 from typer.testing import CliRunner
 
 from atlas_jax.activations import capture
-from atlas_jax.atlas import load_atlas
+from atlas_jax.atlas import SAE, Labels, load_atlas, save_saelens
 from atlas_jax.cli.app import app
 from atlas_jax.cli.evaluate_steering import EXAMPLE, steering
 from atlas_jax.corpus import build_corpus
 from atlas_jax.models import generate, load_model
-from atlas_jax.pipeline.smoke import smoke_recipe
+from atlas_jax.pipeline.recipe import Recipe
 from atlas_jax.steering import steer_query
 from atlas_jax.translate import Translation
 
@@ -34,10 +35,29 @@ def ok(*arguments, app=app):
     return result.stdout
 
 
+def write_atlas(folder, model):
+    decoder = jnp.asarray(np.random.default_rng(1).standard_normal((24, 32)), jnp.float32)
+    sae = SAE(
+        W_enc=decoder.T,
+        b_enc=jnp.zeros(24),
+        W_dec=decoder,
+        b_dec=jnp.zeros(32),
+        threshold=jnp.full(24, 1.0),
+        architecture="jumprelu",
+        k=None,
+        apply_b_dec_to_input=False,
+    )
+    save_saelens(sae, folder, site="blocks.1.hook_resid_post", model_name=str(model))
+    Labels.of([(i, f"kind {i}") for i in range(24)]).save(folder / "labels.jsonl")
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tiny_llama, tiny_llama_tied, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    recipe = smoke_recipe(folder / "models")
+    write_atlas(folder / "atlas", tiny_llama_tied)
+    recipe = Recipe().with_values(
+        {"subject.model": str(tiny_llama), "atlas.reference": str(folder / "atlas")}
+    )
     (folder / "manifest.json").write_text(json.dumps({"recipe": recipe.to_dict(), "stages": {}}))
     texts = folder / "texts.jsonl"
     lines = [f"The function number {i} returns a list of {i % 7} items." for i in range(40)]
@@ -177,7 +197,7 @@ def test_evaluations_that_cannot_be_are_refused(run, known, tmp_path, more, mess
         (["search", "RUN"], "either a query in words"),
         (["search", "RUN", "x", "--features", "1"], "either a query in words"),
         (["search", "RUN", "--features", "one"], "like 12,34, got 'one'"),
-        (["search", "RUN", "--features", "96"], "from 0 to 95"),
+        (["search", "RUN", "--features", "24"], "from 0 to 23"),
         (
             ["search", "RUN", "--features", "1", "--site", "blocks.0.mlp.hook_post"],
             "that was fitted",

@@ -2,10 +2,11 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from atlas_jax.atlas import load_atlas
+from atlas_jax.atlas import SAE, Atlas, Labels
 from atlas_jax.errors import InputError
 from atlas_jax.evaluate import evaluate_steering, paper_protocol, protocol_queries
 from atlas_jax.evaluate import steering as module
@@ -19,7 +20,7 @@ from atlas_jax.evaluate.steering_tables import (
 )
 from atlas_jax.identify import Hit, Sample
 from atlas_jax.models import load_model
-from atlas_jax.pipeline.smoke import smoke_recipe
+from atlas_jax.query import Query
 from atlas_jax.steering import Sampling
 from atlas_jax.translate import Translation
 
@@ -43,11 +44,24 @@ class Letters:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    recipe = smoke_recipe(folder)
-    model, atlas = load_model(recipe.subject.model), load_atlas(recipe.atlas.reference)
+def parts(tiny_llama, tiny_llama_tied):
     rng = np.random.default_rng(0)
+    decoder = jnp.asarray(rng.standard_normal((24, 32)), jnp.float32)
+    sae = SAE(
+        W_enc=decoder.T,
+        b_enc=jnp.zeros(24),
+        W_dec=decoder,
+        b_dec=jnp.zeros(32),
+        threshold=jnp.full(24, 1.0),
+        architecture="jumprelu",
+        k=None,
+        apply_b_dec_to_input=False,
+    )
+    names = Labels.of([(i, f"kind {i}") for i in range(24)])
+    model = load_model(tiny_llama)
+    atlas = Atlas(
+        sae, "blocks.1.hook_resid_post", names, "tiny", lambda: load_model(tiny_llama_tied)
+    )
     meta = {"fingerprint": atlas.fingerprint, "model": "atlas"}
     maps = [
         Translation(
@@ -282,15 +296,19 @@ def test_queries_by_number_in_the_papers_atlas_and_by_name_elsewhere(parts):
         def query(self, text=None, features=None):
             if text == "nonsense":
                 raise InputError("No description is near.")
-            return text or tuple(features)
+            return Query(
+                np.ones(3, np.float32), text or "", features or (), (1.0,) * len(features or ())
+            )
 
     found, missing = protocol_queries(Paper())
-    assert found == dict(paper_protocol().queries) and missing == {}
+    asked = {name: query.features for name, query in found.items()}
+    assert asked == dict(paper_protocol().queries) and missing == {}
     found, missing = protocol_queries(Paper(), ["eating", "nonsense", "ships"])
-    assert found == {"eating": paper_protocol().queries["eating"], "ships": "ships"}
+    assert found["eating"].features == paper_protocol().queries["eating"]
+    assert found["ships"].name == "ships" and list(found) == ["eating", "ships"]
     assert missing == {"nonsense": "No description is near."}
     other = Paper()
     other.site = "blocks.3.hook_resid_post"
-    assert protocol_queries(other, ["eating"])[0] == {"eating": "eating"}
+    assert protocol_queries(other, ["eating"])[0]["eating"].name == "eating"
     with pytest.raises(InputError, match="the atlas gemma knows: No description"):
         protocol_queries(other, ["nonsense"])
