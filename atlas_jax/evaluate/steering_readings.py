@@ -44,7 +44,9 @@ def read_features(
         for key, text, chosen in zip(keys, texts, features, strict=True):
             if key not in journal:
                 waiting.setdefault(text, {})[key] = np.unique(np.asarray(chosen, np.int64))
-        ids = dict(zip(waiting, atlas.tokenizer.encode_batch(list(waiting)), strict=True))
+        # The tokenizer refuses an empty list.
+        encoded = atlas.tokenizer.encode_batch(list(waiting)) if waiting else []
+        ids = dict(zip(waiting, encoded, strict=True))
         journal.add(
             {"id": key, "activation": 0.0}
             for text, wanted in waiting.items()
@@ -54,7 +56,7 @@ def read_features(
         long = [text for text in waiting if len(ids[text]) >= 2]
         rows = [ids[text][:_MAX_TOKENS] for text in long]
         with Bar("reading texts in the atlas", len(rows)) as bar:
-            for batch in plan_batches([len(row) for row in rows], _BATCH_TOKENS) if rows else ():
+            for batch in plan_batches([len(row) for row in rows], _BATCH_TOKENS):
                 part = [rows[i] for i in batch.rows]
                 filled = part + [part[0]] * (batch.size - len(part))
                 tokens, mask = atlas.tokenizer.pad(filled, batch.length)
