@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def write_atlas(folder, model):
     )
     save_saelens(sae, folder, site="blocks.1.hook_resid_post", model_name=str(model))
     Labels.of([(i, f"kind {i}") for i in range(24)]).save(folder / "labels.jsonl")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiling is most of the time of these tests, and their models are tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -204,10 +213,13 @@ def test_evaluations_that_cannot_be_are_refused(run, known, tmp_path, more, mess
         ),
         (["search", "RUN", "--features", "1", "--method", "covariance"], "'covariance'"),
         (["identify", "RUN", "none.json"], "there is no such file"),
-        (["steer", "RUN", "--features", "1", "--mode", "push"], "got 'push'"),
+        (["steer", "RUN", "--features", "1", "--mode", "push", "--prompt", "x"], "got 'push'"),
         (["steer", "RUN", "--features", "1", "--prompt", ""], "a prompt to continue"),
         (["steer", "RUN", "--features", "1", "--prompts", "none.txt"], "text file of prompts"),
-        (["steer", "RUN", "--features", "1", "--strength", "nan"], "finite strength"),
+        (
+            ["steer", "RUN", "--features", "1", "--strength", "nan", "--prompt", "x"],
+            "finite strength",
+        ),
     ],
 )
 def test_wrong_input_is_one_line(run, tmp_path, monkeypatch, arguments, message):
