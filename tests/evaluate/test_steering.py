@@ -150,10 +150,8 @@ def test_numbers_equal_a_loop_over_the_texts(parts, evaluated):
             r = [sum(x == 2 for x in row) / max(sum(x != 1 for x in row), 1) for row in rated]
             gain = [(x - r[1]) / (1 - r[1]) * 100 for x in r] if r[1] < 1 else [np.nan]
             expected.append(max(gain))
-            acts = [
-                read_features(atlas, list(row), [queries[query].features] * 4).mean()
-                for row in texts
-            ]
+            features = [queries[query].features] * texts.size
+            acts = read_features(atlas, texts.ravel().tolist(), features).reshape(4, 4).mean(axis=1)
             best = min(
                 (i for i, g in enumerate(gain) if g == max(gain)),
                 key=lambda i: (abs(report.strengths[i]), -report.strengths[i]),
