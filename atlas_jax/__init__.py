@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from atlas_jax.atlas import Atlas, load_atlas
     from atlas_jax.corpus import Corpus, Texts, build_corpus
     from atlas_jax.errors import InputError
-    from atlas_jax.evaluate import evaluate_translation
+    from atlas_jax.evaluate import JUDGES, evaluate_steering, evaluate_translation, protocol_queries
     from atlas_jax.fit_streaming import fit_streaming
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
     from atlas_jax.parallel import make_mesh
     from atlas_jax.query import Query
-    from atlas_jax.steering import steer
+    from atlas_jax.steering import difference_of_means, steer, steer_query
     from atlas_jax.translate import METHODS, Options, Translation, compare, fit, fit_moments
 
 _HOMES = {
@@ -36,18 +36,19 @@ _HOMES = {
     "atlas": ("Atlas", "load_atlas"),
     "corpus": ("Corpus", "Texts", "build_corpus"),
     "errors": ("InputError",),
-    "evaluate": ("evaluate_translation",),
+    "evaluate": ("JUDGES", "evaluate_steering", "evaluate_translation", "protocol_queries"),
     "fit_streaming": ("fit_streaming",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
     "parallel": ("make_mesh",),
     "query": ("Query",),
-    "steering": ("steer",),
+    "steering": ("difference_of_means", "steer", "steer_query"),
     "translate": ("METHODS", "Options", "Translation", "compare", "fit", "fit_moments"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "JUDGES",
     "METHODS",
     "ActivationStore",
     "Atlas",
@@ -62,6 +63,8 @@ __all__ = [
     "build_corpus",
     "capture",
     "compare",
+    "difference_of_means",
+    "evaluate_steering",
     "evaluate_translation",
     "fit",
     "fit_moments",
@@ -71,7 +74,9 @@ __all__ = [
     "load_atlas",
     "load_model",
     "make_mesh",
+    "protocol_queries",
     "steer",
+    "steer_query",
 ]
 
 

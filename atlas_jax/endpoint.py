@@ -112,16 +112,19 @@ class Endpoint:
     def ask(
         self,
         questions: Sequence[Messages],
-        parse: Callable[[str], T],
+        parse: Callable[[str], T] | Sequence[Callable[[str], T]],
         progress: str = "asking the endpoint",
+        draws: Sequence[int] = (),
     ) -> list[T | None]:
         """Answers to questions, in order.
 
         Args:
             questions: conversations, whose answer is wanted.
-            parse: what an answer says; raises ValueError where it is malformed. Such a question is
-                asked once more.
+            parse: what an answer says, or a function for each question; raises ValueError where it
+                is malformed. Such a question is asked once more.
             progress: label of the progress bar.
+            draws: where a question is asked several times, which time it is: each has an answer of
+                its own in the cache.
 
         Returns:
             Parsed answers; None where there was none to be had.
@@ -129,12 +132,17 @@ class Endpoint:
         Raises:
             InputError: the endpoint refuses (key, model or address are wrong), or answered nothing.
         """
+        parsers = [parse] * len(questions) if callable(parse) else list(parse)
+        numbers = list(draws) or [0] * len(questions)
+        if not len(questions) == len(parsers) == len(numbers):
+            raise InputError("Expected as many parsers and draws as questions.")
+        asked = list(zip(questions, parsers, numbers, strict=True))
         results: list[T | None] = []
         failure: list[BaseException] = []
 
         def run() -> None:
             try:
-                results.extend(asyncio.run(self._ask_all(questions, parse, progress)))
+                results.extend(asyncio.run(self._ask_all(asked, progress)))
             except BaseException as error:
                 failure.append(error)
 
@@ -147,7 +155,7 @@ class Endpoint:
         return results
 
     async def _ask_all(
-        self, questions: Sequence[Messages], parse: Callable[[str], T], progress: str
+        self, asked: Sequence[tuple[Messages, Callable[[str], T], int]], progress: str
     ) -> list[T | None]:
         import httpx2
 
@@ -155,15 +163,15 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         gate, reasons = asyncio.Semaphore(self.concurrency), []
         limits = httpx2.Limits(max_connections=self.concurrency)
-        with Bar(progress, len(questions)) as bar:
+        with Bar(progress, len(asked)) as bar:
             async with httpx2.AsyncClient(
                 headers=headers, timeout=self.timeout, limits=limits
             ) as client:
 
-                async def one(messages: Messages) -> T | None:
+                async def one(messages: Messages, parse: Callable[[str], T], draw: int) -> T | None:
                     async with gate:
                         try:
-                            return await self._answer(client, messages, parse)
+                            return await self._answer(client, messages, parse, draw)
                         except _Retry as error:
                             self.usage.failed += 1
                             reasons.append(str(error))
@@ -171,7 +179,7 @@ class Endpoint:
                         finally:
                             bar.advance()
 
-                tasks = [asyncio.create_task(one(messages)) for messages in questions]
+                tasks = [asyncio.create_task(one(*question)) for question in asked]
                 try:
                     results = list(await asyncio.gather(*tasks))
                 except InputError as error:
@@ -179,14 +187,16 @@ class Endpoint:
                         task.cancel()
                     await asyncio.gather(*tasks, return_exceptions=True)
                     raise InputError(_hidden(str(error), key)) from None
-        if questions and len(reasons) == len(questions):
+        if asked and len(reasons) == len(asked):
             raise InputError(
-                f"Expected answers from {self.url}, got none to {len(questions)} questions; the "
+                f"Expected answers from {self.url}, got none to {len(asked)} questions; the "
                 f"last failure: {_hidden(reasons[-1], key)}. Is the endpoint up?"
             )
         return results
 
-    async def _answer(self, client: Any, messages: Messages, parse: Callable[[str], T]) -> T:
+    async def _answer(
+        self, client: Any, messages: Messages, parse: Callable[[str], T], draw: int
+    ) -> T:
         """From the cache or the endpoint; a malformed answer is asked for once more."""
         body = {
             "model": self.model,
@@ -194,7 +204,7 @@ class Endpoint:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        path = self._path(body)
+        path = self._path(body, draw)
         if path is not None and path.exists():
             try:
                 parsed = parse(json.loads(path.read_text("utf-8"))["answer"])
@@ -270,10 +280,11 @@ class Endpoint:
                 setattr(self.usage, name, getattr(self.usage, name) + count)
         return answer
 
-    def _path(self, body: Mapping[str, Any]) -> Path | None:
+    def _path(self, body: Mapping[str, Any], draw: int) -> Path | None:
         if self.cache is None:
             return None
-        text = json.dumps({"url": self.url, **body}, sort_keys=True)
+        which = {"draw": draw} if draw else {}
+        text = json.dumps({"url": self.url, **body, **which}, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()
         return Path(self.cache) / name[:2] / f"{name}.json"
 

@@ -199,6 +199,18 @@ def test_answers_are_kept_on_disk(server, tmp_path):
     assert all(count <= 2 for count in server.seen.values())
 
 
+def test_each_draw_has_an_answer_of_its_own(server, tmp_path):
+    questions, draws = asks("a", "a", "a"), [0, 1, 2]
+    endpoint(server, cache=tmp_path).ask(questions, strict, draws=draws)
+    assert server.seen["a"] == 3 == len(list(tmp_path.rglob("*.json")))
+    again = endpoint(server, cache=tmp_path)
+    again.ask(asks("a"), strict)  # the first draw is the one that a plain question has
+    again.ask(questions, [strict, len, strict], draws=draws)
+    assert again.usage.cached == 4 and server.seen["a"] == 3
+    with pytest.raises(InputError, match="as many parsers and draws"):
+        again.ask(questions, [strict], draws=draws)
+
+
 def test_damaged_and_useless_cache_files_are_asked_for_again(server, tmp_path):
     endpoint(server, cache=tmp_path).ask(asks("a", "b"), strict)
     first, second = sorted(tmp_path.rglob("*.json"))

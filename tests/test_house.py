@@ -36,6 +36,8 @@ NUMERIC = (
     "translate/procrustes.py",
     "translate/procrustes_exact.py",
     "translate/semantic_lens.py",
+    "evaluate/faithfulness.py",
+    "evaluate/judges_agreement.py",
     "evaluate/ranking.py",
     "activations/pool.py",
     "atlas/sae.py",
@@ -122,6 +124,7 @@ def test_the_documents_name_the_dicts_that_exist():
         "METHODS": "translate/methods.py",
         "SAE_FORMATS": "atlas/formats/__init__.py",
         "PACKAGE_SOURCES": "corpus/packages.py",
+        "JUDGES": "evaluate/judges.py",
     }.items():
         assert f"`{name}`" in text and f"atlas_jax/{path}" in text
         assert re.search(rf"^{name}\b.*[:=]", (PACKAGE / path).read_text("utf-8"), re.M)

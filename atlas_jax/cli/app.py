@@ -22,6 +22,8 @@ from atlas_jax.cli.console import (
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
 from atlas_jax.cli.fit import fit, moments_app
+from atlas_jax.cli.search import identify, search
+from atlas_jax.cli.steer import steer
 from atlas_jax.errors import InputError
 
 app = typer.Typer(
@@ -41,6 +43,12 @@ app.command(
     epilog="Example: atlas-jax capture gemma-3-270m --corpus runs/quickstart/corpus "
     "--sites blocks.8.mlp.hook_post --pool max,mean --out runs/a/subject"
 )(capture)
+app.command(epilog="Example: atlas-jax search runs/quickstart 'dogs and cats'")(search)
+app.command(epilog="Example: atlas-jax identify runs/quickstart 'dogs and cats' -k 3")(identify)
+app.command(
+    epilog="Example: atlas-jax steer runs/quickstart 'dogs and cats' --strength 4 "
+    "--prompt 'My favourite animal is' --out dogs.jsonl"
+)(steer)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]

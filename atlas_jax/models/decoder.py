@@ -173,8 +173,9 @@ class Decoder(nnx.Module):
             def at(point: str, value: Array) -> Array:
                 nonlocal buffers
                 if point in edits:
-                    vector, strength = pick(edits[point].vector), pick(edits[point].strength)
-                    value = apply_edit(value, vector, strength, editable)
+                    edit = edits[point]
+                    vector, strength = pick(edit.vector), pick(edit.strength)
+                    value = apply_edit(value, vector, strength, pick(edit.mode), editable)
                 for site, swap in (swaps or {}).items():
                     if site.point == point:
                         value = lax.cond(index == site.layer, swap, lambda v: v, value)

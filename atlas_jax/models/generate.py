@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from atlas_jax.errors import InputError
 from atlas_jax.models.attention import Cache
@@ -38,12 +38,13 @@ def generate(
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     edit_prompt: bool = True,
     batch_size: int = 32,
     inputs_embeds: Float[Array, "b t d"] | np.ndarray | None = None,
     mask: Bool[Array, "b t"] | np.ndarray | None = None,
     on_token: OnToken | None = None,
+    on_batch: Callable[[int, list[str]], object] | None = None,
     progress: str = "generating",
 ) -> list[str]:
     """Continues prompts.
@@ -58,7 +59,8 @@ def generate(
         temperature: 0 is greedy.
         top_k: sample among the k most likely tokens (0: all).
         top_p: sample among the fewest tokens whose probabilities reach p.
-        seed: of the samples.
+        seed: of the samples, or one for each text. A text's samples depend on its own seed and on
+            nothing else (with one seed for all: and on its index), whatever the batch size.
         edit_prompt: also edit the prompt's positions, not just the generated ones.
         batch_size: texts generated together.
         inputs_embeds: embedded prompts (B, T, d) in the place of `prompts`, as `model.embed`
@@ -66,14 +68,15 @@ def generate(
         mask: True at the real positions of `inputs_embeds`; default: all.
         on_token: called as `on_token(text, token, piece)` for each new token a few steps after it
             was chosen; the pieces of a text make up its continuation.
+        on_batch: called as `on_batch(first, continuations)` when a batch is done.
         progress: label of the progress bar.
 
     Returns:
         The continuations, without their prompts.
 
     Raises:
-        InputError: no prompts, an unknown site, a vector of another width, no chat template, or no
-            room for the new tokens.
+        InputError: no prompts, an unknown site, a vector of another width, no chat template, no
+            room for the new tokens, or another number of seeds.
     """
     if max_new_tokens < 1 or temperature < 0 or not 0 < top_p <= 1 or top_k < 0:
         raise InputError(
@@ -83,6 +86,7 @@ def generate(
     inputs, real = _prompts(model, prompts, chat, inputs_embeds, mask)
     model.fits(real, max_new_tokens)
     per_text = each_text(edits, len(inputs))
+    keys = _keys(seed, len(inputs))
     points = sorted(
         {e.site.split(".", 2)[2] for row in per_text for e in row if e.site.count(".") > 1}
     )
@@ -99,7 +103,7 @@ def generate(
                 jnp.asarray(inputs[rows]),
                 jnp.asarray(real[rows]),
                 _with_points(stacks, points, model, size),
-                jax.random.key(np.uint32(seed + start)),
+                keys[rows],
                 sampling=(jnp.float32(temperature), jnp.float32(top_p), temperature == 0, top_k),
                 max_new=max_new_tokens,
                 every=_STREAM_STEP if on_token else max_new_tokens,
@@ -109,7 +113,10 @@ def generate(
             stream = Stream(model.tokenizer.decode, start, len(mine), on_token)
             for new in steps:
                 stream.advance(new)
-            texts += stream.finish(new)
+            finished = stream.finish(new)
+            texts += finished
+            if on_batch is not None:
+                on_batch(start, finished)
             bar.advance(len(mine))
     return texts
 
@@ -158,12 +165,22 @@ def _with_points(
     stacks: dict[str, EditStack], points: list[str], model: LanguageModel, batch: int
 ) -> dict[str, EditStack]:
     """Adds empty stacks, so that every batch of one call has the same structure."""
-    shape = (model.arch.n_layers, batch)
     for point in points:
         if point not in stacks:
             width = site_width(Site(0, point), model.arch)
-            stacks[point] = EditStack(jnp.zeros((*shape, width)), jnp.zeros(shape))
+            stacks[point] = EditStack.empty(model.arch.n_layers, batch, width)
     return stacks
+
+
+def _keys(seed: int | Sequence[int], texts: int) -> Key[Array, " texts"]:
+    """A key for each text: from its own seed, or from the one seed and its index."""
+    if not isinstance(seed, Sequence):
+        one = jax.random.key(np.uint32(seed % 2**32))
+        index = jnp.arange(texts, dtype=jnp.uint32)
+        return jax.vmap(lambda i: jax.random.fold_in(one, i))(index)
+    if len(seed) != texts:
+        raise InputError(f"Expected a seed for each of {texts} texts, got {len(seed)}.")
+    return jax.vmap(jax.random.key)(jnp.array([one % 2**32 for one in seed], jnp.uint32))
 
 
 def _stop_ids(model: LanguageModel) -> Int[Array, " stops"]:
@@ -176,7 +193,7 @@ def _steps(
     inputs: Int[Array, "b t"] | Float[Array, "b t d"],
     mask: Bool[Array, "b t"],
     edits: Mapping[str, EditStack],
-    key: PRNGKeyArray,
+    keys: Key[Array, " b"],
     *,
     sampling: tuple[Array, Array, bool, int],
     max_new: int,
@@ -192,7 +209,7 @@ def _steps(
             *state,
             loop,
             edits,
-            key,
+            keys,
             temperature,
             top_p,
             _stop_ids(model),
@@ -248,7 +265,7 @@ def _advance(
     state: Any,
     loop: tuple,
     edits: Mapping[str, EditStack],
-    key: PRNGKeyArray,
+    keys: Key[Array, " b"],
     temperature: Float[Array, ""],
     top_p: Float[Array, ""],
     stops: Int[Array, " stops"],
@@ -270,7 +287,7 @@ def _advance(
     def advance(loop: tuple) -> tuple:
         step, new, lengths, done, x, cache = loop
         logits = decoder.logits(x[:, -1])
-        here = jax.random.fold_in(key, step)
+        here = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
         chosen = choose(logits, here, temperature, top_p, greedy=greedy, top_k=top_k)
         done = done | jnp.any(chosen[:, None] == stops[None, :], axis=1)
         new = lax.dynamic_update_slice(new, chosen[:, None], (jnp.int32(0), step))

@@ -5,23 +5,27 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 
 def choose(
     logits: Float[Array, "b v"],
-    key: PRNGKeyArray,
+    keys: Key[Array, " b"],
     temperature: Float[Array, ""],
     top_p: Float[Array, ""],
     *,
     greedy: bool,
     top_k: int,
 ) -> Int[Array, " b"]:
-    """The most likely token, or a sample of softmax(logits / temperature) after the filters."""
+    """The most likely token, or a sample of softmax(logits / temperature) after the filters.
+
+    Args:
+        keys: (B,), one for each row: what a row draws does not depend on the rows beside it.
+    """
     if greedy:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
     kept = filter_logits(logits / temperature, top_k, top_p)
-    return jax.random.categorical(key, kept).astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
 
 
 def filter_logits(

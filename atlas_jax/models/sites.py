@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.models.arch import Arch
@@ -81,19 +82,33 @@ def site_width(site: Site, arch: Arch) -> int:
     return arch.n_heads * arch.d_head if site.point == "attn.hook_z" else arch.d_model
 
 
+MODES = {"steer": 1, "add": 2, "ablate": 3, "clamp": 4}
+"""What an edit does with activations a, a direction s and a strength lambda (u = s / ||s||):
+
+    steer    a <- (a + lambda s) ||a|| / ||a + lambda s||   (eq. 4)
+    add      a <- a + lambda s
+    ablate   a <- a - lambda (a . u) u          (1 takes the direction out)
+    clamp    a <- a + (lambda - a . u) u        (the component along u becomes lambda)
+
+At strength 0 all but `clamp` leave the activations bit for bit; so does any of them where s = 0.
+"""
+
+
 @dataclass(frozen=True)
 class Edit:
-    """One intervention: equation 4 of the paper at one site.
+    """One intervention at one site.
 
     Attributes:
         site: where, e.g. `blocks.9.mlp.hook_post`.
         vector: s, (d,), usually the scores of a query.
         strength: lambda.
+        mode: one of `MODES`; `steer` is equation 4 of the paper.
     """
 
     site: str
     vector: Float[Array | np.ndarray, " d"]
     strength: float
+    mode: str = "steer"
 
 
 @jax.tree_util.register_dataclass
@@ -101,12 +116,22 @@ class Edit:
 class EditStack:
     """The edits of one point for every layer and every text of a batch; zeros where there is none.
 
-    The arrays have one shape whatever is edited, so one executable serves all layers, queries and
-    strengths.
+    The arrays have one shape whatever is edited, so one executable serves all layers, queries,
+    strengths and modes.
     """
 
     vector: Float[Array, "layers batch d"]
     strength: Float[Array, "layers batch"]
+    mode: Int[Array, "layers batch"]
+
+    @classmethod
+    def empty(cls, layers: int, batch: int, width: int) -> EditStack:
+        """No edit anywhere."""
+        return cls(
+            jnp.zeros((layers, batch, width), jnp.float32),
+            jnp.zeros((layers, batch), jnp.float32),
+            jnp.zeros((layers, batch), jnp.int32),
+        )
 
 
 def stack_edits(edits: Iterable[Iterable[Edit]], arch: Arch) -> dict[str, EditStack]:
@@ -116,8 +141,8 @@ def stack_edits(edits: Iterable[Iterable[Edit]], arch: Arch) -> dict[str, EditSt
         edits: for each text, its edits.
 
     Raises:
-        InputError: an unknown site, a vector of another width, or two edits of one text at one
-            site.
+        InputError: an unknown site or mode, a vector of another width, or two edits of one text
+            at one site.
     """
     rows = [list(row) for row in edits]
     slots: dict[tuple[str, int, int], Edit] = {}
@@ -130,6 +155,8 @@ def stack_edits(edits: Iterable[Iterable[Edit]], arch: Arch) -> dict[str, EditSt
                     f"Expected a vector of {width} features for {edit.site}, got shape "
                     f"{tuple(edit.vector.shape)}. Was it made for another site?"
                 )
+            if edit.mode not in MODES:
+                raise InputError(f"Expected a mode among {', '.join(MODES)}, got '{edit.mode}'.")
             key = (site.point, site.layer, text)
             if key in slots:
                 raise InputError(f"Two edits at {edit.site} of one text: add their vectors.")
@@ -141,10 +168,12 @@ def stack_edits(edits: Iterable[Iterable[Edit]], arch: Arch) -> dict[str, EditSt
         index = tuple(jnp.array(axis) for axis in zip(*mine, strict=True))
         vectors = jnp.stack([jnp.asarray(e.vector, jnp.float32) for e in mine.values()])
         strengths = jnp.array([e.strength for e in mine.values()], jnp.float32)
-        shape = (arch.n_layers, len(rows))
+        modes = jnp.array([MODES[e.mode] for e in mine.values()], jnp.int32)
+        none = EditStack.empty(arch.n_layers, len(rows), width)
         stacks[point] = EditStack(
-            jnp.zeros((*shape, width), jnp.float32).at[index].set(vectors),
-            jnp.zeros(shape, jnp.float32).at[index].set(strengths),
+            none.vector.at[index].set(vectors),
+            none.strength.at[index].set(strengths),
+            none.mode.at[index].set(modes),
         )
     return stacks
 
@@ -153,20 +182,28 @@ def apply_edit(
     acts: Float[Array, "batch time d"],
     vector: Float[Array, "batch d"],
     strength: Float[Array, " batch"],
+    mode: Int[Array, " batch"],
     where: Bool[Array, "batch time"],
 ) -> Float[Array, "batch time d"]:
-    """Steers activations along a vector and keeps their norm.
+    """Edits activations as `MODES` says, each text in its own mode.
 
-    a <- (a + lambda s) ||a|| / ||a + lambda s||   (eq. 4)
-
-    Norms are taken in float32 whatever the dtype. Where lambda = 0, or where `where` is false, the
-    activations come back bit for bit.
+    Norms and products are taken in float32 whatever the dtype. Where `where` is false or a text has
+    no edit, the activations come back bit for bit.
     """
     plain = acts.astype(jnp.float32)
-    moved = plain + (strength[:, None] * vector)[:, None, :]
+    length = jnp.linalg.norm(vector, axis=-1, keepdims=True)
+    unit = vector / jnp.where(length > 0, length, 1.0)
+    along = jnp.einsum("btd,bd->bt", plain, unit, precision=lax.Precision.HIGHEST)
+    kind, factor = mode[:, None], strength[:, None]
+    by_unit = jnp.where(kind == MODES["clamp"], factor - along, -factor * along)
+    projects = kind >= MODES["ablate"]
+    step = jnp.where(projects, by_unit, factor)[:, :, None]
+    moved = plain + step * jnp.where(projects, unit, vector)[:, None, :]
     norm = jnp.linalg.norm(plain, axis=-1, keepdims=True)
     new_norm = jnp.linalg.norm(moved, axis=-1, keepdims=True)
-    scale = norm / jnp.where(new_norm > 0, new_norm, 1.0)
+    keeps_norm = (kind == MODES["steer"])[:, :, None]
+    scale = jnp.where(keeps_norm, norm / jnp.where(new_norm > 0, new_norm, 1.0), 1.0)
     edited = (moved * scale).astype(acts.dtype)
-    active = (where & (strength != 0)[:, None])[:, :, None]
+    works = ((strength != 0) & (mode != 0)) | (mode == MODES["clamp"])
+    active = (where & (works & (length[:, 0] > 0))[:, None])[:, :, None]
     return jnp.where(active, edited, acts)

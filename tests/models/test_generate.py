@@ -107,6 +107,24 @@ def test_samples_are_reproducible_and_follow_the_seed(pairs, sentences):
     assert sample(3, temperature=1e-4) == plain
 
 
+def test_a_sample_depends_on_its_seed_and_not_on_its_neighbours(pairs, sentences):
+    model, done = pairs("tiny_llama").ours, []
+
+    def sample(prompts, seed, **options):
+        return generate(model, prompts, max_new_tokens=8, temperature=3.0, seed=seed, **options)
+
+    prompts, seeds = [sentences[0]] * 3, [5, 6, 5]
+    one, two, three = sample(
+        prompts, seeds, batch_size=2, on_batch=lambda first, texts: done.append((first, texts))
+    )
+    assert one == three != two and done == [(0, [one, two]), (2, [three])]
+    assert sample(prompts[:1], [6]) == [two]
+    assert sample(prompts, 1) == sample(prompts, 1, batch_size=1)
+    assert len(set(sample(prompts, 1))) == 3
+    with pytest.raises(InputError, match="a seed for each of 3 texts, got 2"):
+        sample(prompts, [1, 2])
+
+
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.7), (0, 0.05), (9, 0.5)])
 def test_filters_equal_transformers(top_k, top_p):
     logits = np.random.default_rng(0).standard_normal((6, 50)).astype(np.float32) * 3

@@ -128,7 +128,7 @@ def test_apply_edit_against_float64(dtype):
     vector = jnp.asarray(rng.standard_normal((2, 16)), jnp.float32)
     strength = jnp.array([2.5, -40.0], jnp.float32)
     where = jnp.ones((2, 5), bool)
-    out = apply_edit(acts, vector, strength, where)
+    out = apply_edit(acts, vector, strength, jnp.ones(2, jnp.int32), where)
     a = np.asarray(acts.astype(jnp.float32), np.float64)
     moved = a + np.asarray(strength, np.float64)[:, None, None] * np.asarray(vector)[:, None, :]
     expected = moved * np.linalg.norm(a, axis=-1, keepdims=True)
@@ -142,12 +142,92 @@ def test_apply_edit_against_float64(dtype):
 
 def test_an_activation_that_the_edit_cancels_becomes_zero_not_nan():
     acts = jnp.ones((1, 1, 4))
-    out = apply_edit(acts, -jnp.ones((1, 4)), jnp.ones((1,)), jnp.ones((1, 1), bool))
+    one, steer, where = jnp.ones((1,)), jnp.ones((1,), jnp.int32), jnp.ones((1, 1), bool)
+    out = apply_edit(acts, -jnp.ones((1, 4)), one, steer, where)
     np.testing.assert_array_equal(np.asarray(out), np.zeros((1, 1, 4)))
-    still = apply_edit(
-        jnp.zeros((1, 1, 4)), jnp.ones((1, 4)), jnp.ones((1,)), jnp.ones((1, 1), bool)
-    )
+    still = apply_edit(jnp.zeros((1, 1, 4)), jnp.ones((1, 4)), one, steer, where)
     np.testing.assert_array_equal(np.asarray(still), np.zeros((1, 1, 4)))
+
+
+def by_hand(mode, a, s, strength):
+    """Each mode in float64."""
+    s = np.asarray(s, np.float64)
+    unit = s / np.linalg.norm(s)
+    along = a @ unit
+    if mode == "ablate":
+        return a - strength * along[:, None] * unit
+    if mode == "clamp":
+        return a + (strength - along)[:, None] * unit
+    moved = a + strength * s
+    if mode == "add":
+        return moved
+    return moved * (np.linalg.norm(a, axis=-1) / np.linalg.norm(moved, axis=-1))[:, None]
+
+
+@pytest.mark.parametrize("name", ["tiny_gemma3", "gpt2"])
+def test_modes_equal_torch_hooks_side_by_side_in_one_batch(pairs, sentences, name):
+    pair = pairs(name)
+    model, site = pair.ours, "blocks.1.hook_mlp_out"
+    s = 2 * direction(model, site)
+    plan = {"add": 1.5, "ablate": 1.0, "clamp": -2.0, "steer": 3.0}
+    tokens, mask = batch(model, [sentences[4]] * len(plan))
+    logits, acts = model(
+        tokens, mask, taps=[site], edits=[[Edit(site, s, v, m)] for m, v in plan.items()]
+    )
+    ids = tokens[0][mask[0]].tolist()
+    for i, (mode, value) in enumerate(plan.items()):
+
+        def change(a, mode=mode, value=value):
+            return torch.tensor(by_hand(mode, a[0].double().numpy(), s, value))[None].to(a.dtype)
+
+        expected, seen = pair.theirs.run(ids, {site: change})
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(np.asarray(logits[i]), expected, atol=3e-5 * scale, err_msg=mode)
+        np.testing.assert_allclose(
+            np.asarray(acts[site][i]), seen[site], atol=3e-5 * np.abs(seen[site]).max()
+        )
+    unit = np.asarray(s) / np.linalg.norm(s)
+    for i, component in ((1, 0.0), (2, -2.0)):
+        np.testing.assert_allclose(np.asarray(acts[site][i]) @ unit, component, atol=1e-4)
+
+
+def test_norms_are_kept_to_1e_6_at_any_width():
+    rng = np.random.default_rng(1)
+    for width, strength in ((64, 50.0), (2048, -50.0), (14336, 1.0)):
+        spread = np.exp(rng.standard_normal((2, 9, width)))
+        acts = (rng.standard_normal((2, 9, width)) * spread).astype(np.float32)
+        vector = rng.standard_normal((2, width)).astype(np.float32)
+        out = apply_edit(
+            jnp.asarray(acts),
+            jnp.asarray(vector),
+            jnp.full(2, strength),
+            jnp.ones(2, jnp.int32),
+            jnp.ones((2, 9), bool),
+        )
+        before = np.linalg.norm(acts.astype(np.float64), axis=-1)
+        after = np.linalg.norm(np.asarray(out, np.float64), axis=-1)
+        np.testing.assert_allclose(after, before, rtol=1e-6)
+        assert np.abs(np.asarray(out) - acts).max() > 0.1
+
+
+@pytest.mark.parametrize("mode", ["steer", "add", "ablate", "clamp"])
+def test_a_direction_of_zeros_or_a_strength_of_zero_changes_no_bit(pairs, sentences, mode):
+    model, site = pairs("tiny_llama").ours, "blocks.1.hook_resid_pre"
+    tokens, mask = batch(model, sentences[:2])
+    _, plain = model(tokens, mask, taps=[site])
+    still = [Edit(site, jnp.zeros(32), 4.0, mode)]
+    if mode != "clamp":
+        still.append(Edit(site, direction(model, site), 0.0, mode))
+    for edit in still:
+        _, acts = model(tokens, mask, taps=[site], edits=[edit])
+        np.testing.assert_array_equal(np.asarray(acts[site]), np.asarray(plain[site]))
+
+
+def test_an_unknown_mode_is_refused(pairs, sentences):
+    model = pairs("tiny_llama").ours
+    tokens, mask = batch(model, sentences[:1])
+    with pytest.raises(InputError, match="steer, add, ablate, clamp, got 'push'"):
+        model(tokens, mask, edits=[Edit("blocks.1.hook_resid_pre", jnp.ones(32), 1.0, "push")])
 
 
 def test_stacks_have_one_shape_whatever_is_edited(pairs):
