@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -22,6 +22,9 @@ from atlas_jax.errors import InputError
 from atlas_jax.translate.device_sums import DeviceSums
 from atlas_jax.translate.host_sums import HostSums
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
+
+if TYPE_CHECKING:
+    from atlas_jax.verbalize.washout import Background
 
 _FORMAT = "atlas-jax bridge moments 1"
 _TARGET = "target"
@@ -125,13 +128,20 @@ class BridgeMoments:
                 getattr(total, name).__iadd__(getattr(self.parts[i], name))
         return total
 
+    def background(self) -> Background:
+        """The held-out target rows, as the background of a washout."""
+        from atlas_jax.verbalize.washout import Background
+
+        about = dict(self.about.get("target", {}))
+        return Background(self.held_y, about | {"pairing": self.about.get("pairing")})
+
     def merge(self, other: BridgeMoments) -> BridgeMoments:
         """The moments of both runs' pairs.
 
         Raises:
             InputError: other models, sites, pairing or folds; or the same texts twice.
         """
-        for key in ("source", "target", "pairing", "rows"):
+        for key in ("source", "target", "pairing", "rows", "shuffled"):
             if self.about.get(key) != other.about.get(key):
                 raise InputError(
                     f"Expected bridge moments of the same {key}, got {self.about.get(key)} and "

@@ -58,6 +58,7 @@ def fit_bridge(
     held: int = 1000,
     moments: str | Path | None = None,
     batch_tokens: int = 2048,
+    shuffle: bool = False,
 ) -> Bridge:
     """Fits an affine ridge map from one model's residual stream to another's.
 
@@ -76,6 +77,8 @@ def fit_bridge(
         moments: file to save the sums in; a fit that was stopped goes on from there, and
             `solve_bridge` refits from it in seconds.
         batch_tokens: positions of a batch.
+        shuffle: pair rows wrongly, at random among some hundred: the null of a bridge that knows
+            both models' marginals and nothing of what belongs together.
 
     Raises:
         InputError: wrong sites, tokenizers without offsets, or too few pairs.
@@ -85,7 +88,8 @@ def fit_bridge(
         for side, site in ((source, source_site), (target, target_site))
     ]
     reader = PairReader(sides[0], sides[1], getattr(corpus, "train", corpus), pairing or Pairing())
-    return solve_bridge(read_moments(reader, rows, folds, held, moments), ridge or Ridge())
+    found = read_moments(reader, rows, folds, held, moments, shuffle)
+    return solve_bridge(found, ridge or Ridge())
 
 
 def read_moments(
@@ -94,6 +98,7 @@ def read_moments(
     folds: int = 5,
     held: int = 1000,
     path: str | Path | None = None,
+    shuffle: bool = False,
 ) -> BridgeMoments:
     """The moments of all pairs; with a path, saved now and then, and gone on from.
 
@@ -108,6 +113,7 @@ def read_moments(
         "runs": [_texts_hash(reader.texts)],
         "pairing": asdict(reader.pairing),
         "rows": rows,
+        "shuffled": shuffle,
         "texts": len(reader.texts),
     }
     start, begin = _resume(path, about, folds)
@@ -121,6 +127,8 @@ def read_moments(
             x, y = block.source, block.target
             if rows == "unit":
                 x, y = unit_rows(x), unit_rows(y)
+            if shuffle:
+                y = y[np.random.default_rng([reader.pairing.seed, begin]).permutation(len(y))]
             sums.add(x, y, block.documents)
             bar.advance(block.texts - begin)
             begin = block.texts
