@@ -166,9 +166,7 @@ def topic_clusters(
     return KMeans(count, n_init=10, random_state=seed).fit_predict(rows).astype(np.int64)
 
 
-def sign_flip_test(
-    differences: Float[np.ndarray, " n"], draws: int = 9999, seed: int = 0
-) -> float:
+def sign_flip_test(differences: Float[np.ndarray, " n"], draws: int = 9999, seed: int = 0) -> float:
     """p that the mean paired difference is above zero, by flips of the signs."""
     rng = np.random.default_rng(seed)
     signs = rng.choice([-1.0, 1.0], size=(draws, len(differences)))

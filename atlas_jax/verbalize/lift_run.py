@@ -113,8 +113,7 @@ def measure_lift(
     else:
         if len(native) != len(directions):
             raise InputError(
-                f"Expected a native text for each of {len(directions)} features, got "
-                f"{len(native)}."
+                f"Expected a native text for each of {len(directions)} features, got {len(native)}."
             )
         native_said = [[Explanation(text, text, True, float("nan"))] for text in native]
 

@@ -1,6 +1,6 @@
 """Token pairs of two tokenizers: tokens that close the same prefix of the same text.
 
-Both models are causal, so the states at two tokens that end at character c are functions of the same
+Both models are causal, so states at two tokens that end at character c are functions of the same
 prefix text[:c]: no interpolation and no pooling stands between them.
 """
 
@@ -45,9 +45,7 @@ class Pairing:
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
-            raise InputError(
-                f"Expected pooling among {', '.join(POOLINGS)}, got '{self.pooling}'."
-            )
+            raise InputError(f"Expected pooling among {', '.join(POOLINGS)}, got '{self.pooling}'.")
         if self.min_left < 1 or self.per_text < 1 or self.max_tokens < 2 or self.norm_factor <= 1:
             raise InputError(
                 "Expected min_left and per_text of at least 1, max_tokens of at least 2 and "

@@ -171,7 +171,9 @@ def from_config(entry: Mapping[str, Any]) -> dict[str, Any]:
             "Expected hidden_states_index = block + 1 (the block's output), got "
             f"{reads['hidden_states_index']} and block {reads['block']}."
         )
-    wanted: dict[str, Any] = {key: reads[key] for key in ("model", "block", "d_model") if key in reads}
+    wanted: dict[str, Any] = {
+        key: reads[key] for key in ("model", "block", "d_model") if key in reads
+    }
     for key in ("mode", "layer", "coefficient", "adapter"):
         if injection.get(key) is not None:
             wanted[key] = injection[key]

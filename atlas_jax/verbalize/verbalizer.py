@@ -77,7 +77,9 @@ class Verbalizer:
             )
         self.ids, self.position = prompt_ids(model.tokenizer, description)
         encode = model.tokenizer.inner
-        scaffold = [i for t in description.tags for i in encode(t, add_special_tokens=False)["input_ids"]]
+        scaffold = [
+            i for t in description.tags for i in encode(t, add_special_tokens=False)["input_ids"]
+        ]
         ends = [model.tokenizer.eos_id, *model.stop_ids]
         self.structural = tuple(sorted({int(i) for i in (*scaffold, *ends) if i is not None}))
 
@@ -94,7 +96,9 @@ class Verbalizer:
         target, d = bridge.meta.get("target", {}), self.description
         wanted = (d.site, d.d_model)
         there = (target.get("site"), target.get("width"))
-        names = [str(name or "").rsplit("/", 1)[-1].lower() for name in (d.model, target.get("model"))]
+        names = [
+            str(name or "").rsplit("/", 1)[-1].lower() for name in (d.model, target.get("model"))
+        ]
         if wanted != there or (all(names) and names[0] != names[1]):
             raise InputError(
                 f"Expected a bridge to {d.model or 'a model'} {d.site} of width {d.d_model} (what "
@@ -102,12 +106,14 @@ class Verbalizer:
                 f"width {there[1]}."
             )
 
-    def explain(self, direction: Float[np.ndarray, " d"], washout: Washout = BARE, **how: Any) -> str:
+    def explain(
+        self, direction: Float[np.ndarray, " d"], washout: Washout = BARE, **how: Any
+    ) -> str:
         """What a direction means, in words.
 
         Args:
-            direction: of the model that the verbalizer reads; from another model, `bridge.direction`
-                makes it one.
+            direction: of the model that the verbalizer reads; `bridge.direction` makes one of
+                that of another model.
             washout: what is done to it first.
             how: of `explain_all`.
         """
@@ -285,4 +291,3 @@ def _entry(name: str, config: str | Path | Mapping[str, Any]) -> Mapping[str, An
     if name not in found:
         raise InputError(f"Expected one of {', '.join(found)} in {config}, got '{name}'.")
     return found[name]
-

@@ -17,8 +17,15 @@ from atlas_jax.verbalize.lift import (
     similarity,
     topic_clusters,
 )
-from atlas_jax.verbalize.quirks import genericness, leakage, not_lower, nuance, quirk_rates
-from atlas_jax.verbalize.quirks import round_trip, stability
+from atlas_jax.verbalize.quirks import (
+    genericness,
+    leakage,
+    not_lower,
+    nuance,
+    quirk_rates,
+    round_trip,
+    stability,
+)
 from atlas_jax.verbalize.verbalizer import Explanation
 
 RNG = np.random.default_rng(0)

@@ -10,7 +10,9 @@ from atlas_jax.verbalize import Pairing, Ridge, fit_bridge
 from atlas_jax.verbalize.pairs import Encoded, closing_tokens, draw_pairs, encode, shared_ends
 from atlas_jax.verbalize.reading import Block, PairReader
 
-WORDS = "the cat sat on a mat while rivers ran past old stone houses and nobody wrote it down".split()
+WORDS = (
+    "the cat sat on a mat while rivers ran past old stone houses and nobody wrote it down".split()
+)
 SOURCE, TARGET = "blocks.1.hook_resid_post", "blocks.0.hook_resid_post"
 
 
@@ -76,7 +78,9 @@ def test_paired_tokens_close_the_same_prefix(tokenizers):
 
 def test_of_tokens_that_share_an_end_the_last_has_seen_all():
     encoded = Encoded(
-        np.arange(6), np.array([0, 1, 2, 2, 2, 5]), np.array([True, False, False, False, False, False])
+        np.arange(6),
+        np.array([0, 1, 2, 2, 2, 5]),
+        np.array([True, False, False, False, False, False]),
     )
     ends, at = closing_tokens(encoded, 1)
     assert ends.tolist() == [1, 2, 5] and at.tolist() == [1, 4, 5]
@@ -98,7 +102,10 @@ def test_a_text_that_a_normaliser_shortens_is_left_out(tokenizers):
     inner = tokenizers[0].inner.backend_tokenizer
     inner.normalizer = normalizers.NFKC()
     try:
-        assert [e is None for e in encode(tokenizers[0], ["plain", "ﬁne ligature"], 9)] == [False, True]
+        assert [e is None for e in encode(tokenizers[0], ["plain", "ﬁne ligature"], 9)] == [
+            False,
+            True,
+        ]
     finally:
         inner.normalizer = normalizers.Sequence([])
 
@@ -121,7 +128,9 @@ class PrefixSide:
 
 
 @pytest.mark.parametrize(("slip", "low", "high"), [(0, 0.999, 1.0), (1, -1.0, 0.5)])
-def test_alignment_gives_all_of_the_variance_and_an_off_by_one_does_not(tokenizers, slip, low, high):
+def test_alignment_gives_all_of_the_variance_and_an_off_by_one_does_not(
+    tokenizers, slip, low, high
+):
     from atlas_jax.verbalize.fit_bridge import read_moments, solve_bridge
 
     rng = np.random.default_rng(0)

@@ -244,7 +244,9 @@ def test_residual_modes_edit_one_position_of_one_layer(native, mode):
 
     from atlas_jax.models.sites import Site
 
-    made = Verbalizer(native.model, native.description.with_values({"mode": mode, "layer": 0}), native.background)
+    made = Verbalizer(
+        native.model, native.description.with_values({"mode": mode, "layer": 0}), native.background
+    )
     vectors = WORLD.codes("source", False)[:1][:, None]
     embeds, rows, edit = made.prepare(vectors)
     site = Site(0, "hook_resid_post")

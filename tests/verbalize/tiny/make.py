@@ -222,7 +222,10 @@ def sidecar(folder: Path, tokens: Tokenizer, width: int, block: int, scale) -> N
 def main() -> None:
     world = make_world()
     rows = world.activations(4000, 1)
-    sides = (("qwen2", QWEN, "source", rows[0], 4, 8.0), ("gemma3", GEMMA, "target", rows[1], 6, "sqrt_d_model"))
+    sides = (
+        ("qwen2", QWEN, "source", rows[0], 4, 8.0),
+        ("gemma3", GEMMA, "target", rows[1], 6, "sqrt_d_model"),
+    )
     for name, config, side, acts, block, scale in sides:
         folder = HERE / name
         folder.mkdir(exist_ok=True)
