@@ -239,11 +239,11 @@ class PairSums:
         if not len(source):
             return
         if self.state is None:
-            pilots = (rows.astype(np.float64).mean(axis=0) for rows in (source, target))
+            pilot_x, pilot_y = (rows.astype(np.float64).mean(axis=0) for rows in (source, target))
             p, q = source.shape[1], target.shape[1]
             empty = [np.zeros((0, width), np.float32) for width in (p, q)]
             parts = [Sums.zeros(p, q) for _ in range(self.count)]
-            self.state = BridgeMoments(*pilots, parts, *empty)
+            self.state = BridgeMoments(pilot_x, pilot_y, parts, empty[0], empty[1])
             for rows, none in zip(self._held, empty, strict=True):
                 rows.append(none)
         out = (documents // self.count) % _HELD_OUT_OF == 0

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 from atlas_jax.activations import TokenArray
 from atlas_jax.errors import InputError
 from atlas_jax.progress import Bar, track
-from atlas_jax.translate.ridge_path import gcv_errors, held_out_errors
+from atlas_jax.translate.ridge_path import check_alphas, gcv_errors, held_out_errors
 from atlas_jax.verbalize.bridge import Bridge
 from atlas_jax.verbalize.bridge_moments import BridgeMoments, PairSums, Sums
 from atlas_jax.verbalize.held_out import held_out_quality
@@ -154,16 +154,16 @@ def solve_bridge(moments: BridgeMoments, ridge: Ridge | None = None) -> Bridge:
         InputError: no penalty, or folds too small.
     """
     ridge = ridge or Ridge()
+    check_alphas([ridge.choose] if not isinstance(ridge.choose, str) else ridge.taus)
     whole = Standardised.of(moments.whole(), ridge.scaling)
     n = whole.n
     path: dict[str, Any] = {"taus": list(ridge.taus)}
+    tau = 0.0 if isinstance(ridge.choose, str) else float(ridge.choose)
     if ridge.choose == "kfold":
         errors, weights = _fold_errors(moments, ridge)
         tau, path["kfold"], path["standard_error"] = _one_standard_error(
             ridge.taus, errors, weights
         )
-    if not isinstance(ridge.choose, str):
-        tau = float(ridge.choose)
     squares = np.full(len(whole.scale_y), float(n))
     scan = gcv_errors(whole.gram, whole.cross, squares, n, [t * n for t in ridge.taus], True)
     path["gcv"] = scan.mean(axis=1).tolist()

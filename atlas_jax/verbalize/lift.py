@@ -40,8 +40,8 @@ class Permutation(NamedTuple):
 
 
 def similarity(
-    foreign: Float[np.ndarray, "s n e"], native: Float[np.ndarray, "r n e"]
-) -> Float64[np.ndarray, "n n"]:
+    foreign: Float[np.ndarray, "s m e"], native: Float[np.ndarray, "r n e"]
+) -> Float64[np.ndarray, "m n"]:
     """s_ij over all pairs of samples; embeddings are unit vectors."""
     return foreign.astype(np.float64).mean(axis=0) @ native.astype(np.float64).mean(axis=0).T
 
@@ -163,7 +163,8 @@ def topic_clusters(
     from sklearn.cluster import KMeans
 
     rows = native.astype(np.float64).mean(axis=0)
-    return KMeans(count, n_init=10, random_state=seed).fit_predict(rows).astype(np.int64)
+    found = KMeans(count, n_init=10, random_state=seed)  # type: ignore[arg-type]
+    return found.fit_predict(rows).astype(np.int64)
 
 
 def sign_flip_test(differences: Float[np.ndarray, " n"], draws: int = 9999, seed: int = 0) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class LiftPlan:
         seed: of all that is drawn.
     """
 
-    washout: Washout = Washout()
+    washout: Washout = field(default_factory=Washout)
     native_washout: Washout | None = None
     samples: int = 1
     temperature: float = 0.7

@@ -62,7 +62,7 @@ class ModelSide:
             encoded: tokens of the texts; they are cut after the last position asked for.
             at: positions; at least one for each text.
         """
-        starts = np.concatenate([[0], np.cumsum([len(a) for a in at])])
+        starts = np.concatenate([[0], np.cumsum([len(a) for a in at])]).tolist()
         found = np.empty((starts[-1], self.width), np.float32)
         lengths = np.array([int(a[-1]) + 1 for a in at])
         for batch in plan_batches(lengths, self.batch_tokens):
@@ -212,7 +212,7 @@ class PairReader:
             keys.append(key)
         if not kept:
             empty = [np.zeros((0, side.width), np.float32) for side in (self.source, self.target)]
-            return Block(*empty, np.zeros(0, np.int64), stop)
+            return Block(empty[0], empty[1], np.zeros(0, np.int64), stop)
         rows = [
             self._read(side, first, kept, sides[k], at[k])
             for k, side in enumerate((self.source, self.target))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 import pytest
 
@@ -46,3 +47,11 @@ def make_rows(seed: int, n: int = N, offset: float = 30.0) -> Rows:
 def rows() -> Rows:
     """The pairs most tests use."""
     return make_rows(0)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick_compilation():
+    """Compiling is most of the time of these tests, and their models are tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,7 +1,7 @@
 """A world in which the right words for a direction are known, and two models' views of it.
 
 A concept is an adjective and a noun. The source model's activations are x = mu + concepts + noise,
-those of the target y = A x + b + noise; so the target's direction of a concept c is A c. A fourth of
+those of the target y = A x + b + noise; the target's direction of a concept c is A c. A fourth of
 the pairs of words is never shown in training.
 """
 
