@@ -128,8 +128,8 @@ def main() -> None:
 
     atlas, target = aj.load_atlas(), aj.load_model(TARGET)
     source, there = atlas.model, f"blocks.{args.target_block}.hook_resid_post"
-    pairing = Pairing(min_left=50, per_text=8)
-    texts = passages(args.pairs // 7 + args.held_texts + 200)
+    pairing = Pairing(min_left=50, per_text=16)
+    texts = passages(args.pairs // 14 + args.held_texts + 100)
     held, fitted = texts[: args.held_texts], texts[args.held_texts :]
     labelled = sorted(
         (-label.score, feature)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.verbalize.bridge import Bridge
@@ -135,7 +135,7 @@ def measure_lift(
     top, reciprocal = retrieval(s)
     nulls = {
         "sign_flip": _null(similarity(_embed(embedder, say(-mapped)), e_native), plan),
-        "swapped": _null(np.roll(s, 1, axis=1), plan),
+        "swapped": _null(s[:, _others(len(s), plan.seed)], plan),
     }
     if shuffled is not None:
         said = say(shuffled.directions(directions))
@@ -202,6 +202,14 @@ def _embed(embedder: Any, said: Said) -> Float32[np.ndarray, "s n e"]:
     rows = embedder.embed([text or " " for text in texts])
     rows[[i for i, text in enumerate(texts) if not text]] = 0
     return rows.reshape(samples, len(said), -1).astype(np.float32)
+
+
+def _others(n: int, seed: int) -> Int[np.ndarray, " n"]:
+    """For each feature another one, in a random ring: none is its own."""
+    ring = np.random.default_rng(seed).permutation(n)
+    other = np.empty(n, np.int64)
+    other[ring] = np.roll(ring, 1)
+    return other
 
 
 def _null(s: np.ndarray, plan: LiftPlan) -> dict[str, float]:
