@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from atlas_jax.query import Query
     from atlas_jax.steering import difference_of_means, steer, steer_query
     from atlas_jax.translate import METHODS, Options, Translation, compare, fit, fit_moments
+    from atlas_jax.verbalize import Washout, fit_bridge, load_verbalizer
 
 _HOMES = {
     "activations": ("ActivationStore", "capture"),
@@ -44,6 +45,7 @@ _HOMES = {
     "query": ("Query",),
     "steering": ("difference_of_means", "steer", "steer_query"),
     "translate": ("METHODS", "Options", "Translation", "compare", "fit", "fit_moments"),
+    "verbalize": ("Washout", "fit_bridge", "load_verbalizer"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -60,6 +62,7 @@ __all__ = [
     "Query",
     "Texts",
     "Translation",
+    "Washout",
     "build_corpus",
     "capture",
     "compare",
@@ -67,12 +70,14 @@ __all__ = [
     "evaluate_steering",
     "evaluate_translation",
     "fit",
+    "fit_bridge",
     "fit_moments",
     "fit_streaming",
     "generate",
     "identify",
     "load_atlas",
     "load_model",
+    "load_verbalizer",
     "make_mesh",
     "protocol_queries",
     "steer",

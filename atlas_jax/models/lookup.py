@@ -44,7 +44,7 @@ def _from_hub(reference: str, revision: str | None) -> Path:
     from atlas_jax import assets
 
     known = f"assets: {', '.join(n for n, a in sorted(assets.ASSETS.items()) if a.hub_id)}"
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "nla_meta.yaml"]
     try:
         folder = Path(snapshot_download(reference, revision=revision, allow_patterns=patterns))
         if not list(folder.glob("*.safetensors")):

@@ -42,10 +42,12 @@ def gcv_errors(
     squares: Float64[np.ndarray, " ds"],
     n: int,
     alphas: Sequence[float],
+    intercept: bool = False,
 ) -> Float64[np.ndarray, "a ds"]:
     """Generalised cross-validation: (RSS / n) / (1 - df / n)^2, by alpha and subject feature.
 
-    RSS = a'a - sum (2 d - d^2 w) v^2,  df = sum w d
+    RSS = a'a - sum (2 d - d^2 w) v^2,  df = sum w d, and 1 more with an intercept, which is not
+    penalised: the moments are then those of centred rows.
 
     Source: Golub, Heath and Wahba (1979).
     """
@@ -55,17 +57,14 @@ def gcv_errors(
     v2 = (vectors[:, gram.kept].T @ cross[gram.live]) ** 2
     d = 1.0 / (w[None, :] + np.asarray(alphas)[:, None])
     rss = np.maximum(squares[None, :] - (2 * d - d * d * w[None, :]) @ v2, 0.0)
-    spare = 1.0 - (d @ w) / n
+    spare = 1.0 - (d @ w + intercept) / n
     return rss / n / np.maximum(spare, np.finfo(float).tiny)[:, None] ** 2
 
 
 def k_fold_errors(
     folds: Sequence[Fold], alphas: Sequence[float], per_target: bool = False
 ) -> Float64[np.ndarray, "a t"]:
-    """Held-out mean squared error by alpha, averaged over the folds.
-
-    Of fold f, with C - C_f = Q diag(w) Q', V = (B - B_f) Q, and B = A_s' A_c:
-    ||A_s - A_c T'||^2 = a'a - 2 d.(V o B_f Q) + d' ((Q' C_f Q) o (V' V)) d
+    """Held-out mean squared error by alpha, averaged over the folds: `held_out_errors` of each.
 
     Args:
         folds: at least two.
@@ -80,26 +79,45 @@ def k_fold_errors(
     width = len(folds[0].squares) if per_target else 1
     errors = np.zeros((len(alphas), width))
     for fold in folds:
-        rest = Gram(gram - fold.gram)
-        live = rest.live
-        values, vectors = rest.spectrum
-        q = vectors[:, rest.kept]
-        d = 1.0 / (values[rest.kept][None, :] + np.asarray(alphas)[:, None])
-        v = q.T @ (cross - fold.cross)[live]
-        vb = v * (q.T @ fold.cross[live])
-        held = fold.gram[np.ix_(live, live)]
-        inner = q.T @ _symm(1.0, held, q, lower=0)
-        if per_target:
-            fit = np.stack(
-                [((inner @ (row[:, None] * v)) * (row[:, None] * v)).sum(0) for row in d]
-            )
-            loss = fold.squares[None, :] - 2 * d @ vb + fit
-        else:
-            fit = np.einsum("ak,kl,al->a", d, inner * (v @ v.T), d, optimize=True)
-            loss = (fold.squares.sum() - 2 * d @ vb.sum(axis=1) + fit)[:, None]
-            loss /= len(fold.squares)
-        errors += loss / fold.n / len(folds)
+        rest, right = Gram(gram - fold.gram), cross - fold.cross
+        errors += held_out_errors(rest, right, fold, alphas, per_target) / len(folds)
     return errors
+
+
+def held_out_errors(
+    gram: Gram,
+    cross: Float64[np.ndarray, "dc ds"],
+    held: Fold,
+    alphas: Sequence[float],
+    per_target: bool = False,
+) -> Float64[np.ndarray, "a t"]:
+    """Mean squared error on rows that were not fitted, by alpha, from the moments of both.
+
+    With C = Q diag(w) Q', V = A_s' A_c Q and d = 1 / (w + alpha) of the fitted rows, and C_f, B_f
+    and a of those held out:
+    ||A_s - A_c T'||^2 = a'a - 2 d.(V o B_f Q) + d' ((Q' C_f Q) o (V' V)) d
+
+    Args:
+        gram: of the fitted rows.
+        cross: A_c' A_s of the fitted rows.
+        held: the rows held out.
+        alphas: penalties.
+        per_target: one column for each subject feature; else one for their mean.
+    """
+    live = gram.live
+    values, vectors = gram.spectrum
+    q = vectors[:, gram.kept]
+    d = 1.0 / (values[gram.kept][None, :] + np.asarray(alphas)[:, None])
+    v = q.T @ cross[live]
+    vb = v * (q.T @ held.cross[live])
+    inner = q.T @ _symm(1.0, held.gram[np.ix_(live, live)], q, lower=0)
+    if per_target:
+        fit = np.stack([((inner @ (row[:, None] * v)) * (row[:, None] * v)).sum(0) for row in d])
+        loss = held.squares[None, :] - 2 * d @ vb + fit
+    else:
+        fit = np.einsum("ak,kl,al->a", d, inner * (v @ v.T), d, optimize=True)
+        loss = (held.squares.sum() - 2 * d @ vb.sum(axis=1) + fit)[:, None] / len(held.squares)
+    return loss / held.n
 
 
 def fold_bounds(n: int, folds: int) -> list[int]:

@@ -1,0 +1,85 @@
+"""`atlas-jax lift`: native and foreign explanations compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
+from atlas_jax.cli.verbalize import rows_of, washout_of
+from atlas_jax.errors import InputError
+
+EPILOG = (
+    "Example: atlas-jax lift bridge.safetensors --foreign kitft/nla-gemma3-27b-L41-av --native "
+    "kitft/nla-qwen2.5-7b-L20-av --background gemma.safetensors --native-background "
+    "qwen.safetensors --directions decoder_rows.npy --out lift"
+)
+
+
+@reports_errors
+def lift(
+    bridge: Annotated[Path, typer.Argument(help="File of a bridge.")],
+    foreign: Annotated[str, typer.Option(help="Verbalizer of the bridge's target.")],
+    background: Annotated[Path, typer.Option(help="Activations of the target, for the washout.")],
+    native: Annotated[
+        str | None,
+        typer.Option(help="Verbalizer of the source. [default: the atlas' descriptions]"),
+    ] = None,
+    native_background: Annotated[
+        Path | None, typer.Option(help="Activations of the source. [default: no washout]")
+    ] = None,
+    atlas: Annotated[str | None, typer.Option(help="Whose decoder rows are compared.")] = None,
+    feature: Annotated[list[int] | None, typer.Option(help="Of it; may be repeated.")] = None,
+    directions: Annotated[Path | None, typer.Option(help="Rows in a .npy file, instead.")] = None,
+    shuffled: Annotated[
+        Path | None, typer.Option(help="A bridge of wrong pairs (bridge --shuffle), as a null.")
+    ] = None,
+    angle: Annotated[str, typer.Option(help="Of the washout: auto, degrees, or bare.")] = "auto",
+    samples: Annotated[int, typer.Option(help="Explanations of each direction.")] = 1,
+    random: Annotated[int, typer.Option(help="Random directions of each family.")] = 100,
+    clusters: Annotated[int, typer.Option(help="Topics of a test within topics.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of lift.json and lift.html.")] = Path("lift"),
+    dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Measures how much better foreign explanations match their own feature's than others'."""
+    from atlas_jax.atlas.embed import SentenceEmbedder
+    from atlas_jax.verbalize import BARE, Bridge, load_verbalizer
+    from atlas_jax.verbalize.lift_page import save_lift
+    from atlas_jax.verbalize.lift_run import LiftPlan, measure_lift
+
+    keep_compiled_programs()
+    over = Bridge.load(bridge)
+    rows, names = rows_of(atlas, feature, directions)
+    if native is None and atlas is None:
+        raise InputError("Expected --native, or --atlas with descriptions to compare with.")
+    speaks = load_verbalizer(foreign, background=background, bridge=over, dtype=dtype)
+    own = (
+        load_verbalizer(native, background=native_background, dtype=dtype)
+        if native
+        else [name.split(": ", 1)[1] for name in names]
+    )
+    plan = LiftPlan(
+        washout=washout_of(angle, 0.0, 0),
+        native_washout=None if native_background else BARE,
+        samples=samples,
+        random=random,
+        clusters=clusters,
+    )
+    null = Bridge.load(shuffled) if shuffled else None
+    result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null)
+    page = save_lift(result, out / "lift.html")
+    (out / "lift.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
+    if as_json:
+        typer.echo(json.dumps(result["figures"], indent=1))
+        return
+    terminal, figures = Terminal(), result["figures"]
+    spec = figures["lift_spec"]
+    terminal.line(
+        f"lift {spec['mean']:+.3f} ({spec['low']:+.3f} to {spec['high']:+.3f}) over "
+        f"{len(names)} features; permutation p {figures['permutation']['p']:.4f}"
+    )
+    terminal.line(f"top-1 {figures['top1']:.2f} (chance {figures['chance']:.2f}); {page}")

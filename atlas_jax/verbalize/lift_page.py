@@ -1,0 +1,133 @@
+"""The page of a lift: figures, nulls, and native beside foreign explanation for each feature."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from atlas_jax.errors import InputError
+from atlas_jax.report.markup import Html, element, number, table
+from atlas_jax.report.style import STYLE
+
+_LABEL = "re-measurement under this project's protocol"
+
+
+def render_lift(result: Mapping[str, Any], title: str = "Native and foreign explanations") -> str:
+    """What `measure_lift` returns, as one HTML page that loads nothing from anywhere."""
+    figures, bridge = result["figures"], result["bridge"]
+    source, target = bridge.get("source", {}), bridge.get("target", {})
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", STYLE),
+    )
+    spec = figures["lift_spec"]
+    lead = element(
+        "p",
+        f"{len(result['features'])} directions of {source.get('model')} at {source.get('site')} "
+        f"were explained natively, and through a bridge into {target.get('model')} at "
+        f"{target.get('site')} ({number(bridge.get('n'))} token pairs). Explanations of the same "
+        "direction are ",
+        element("strong", f"{spec['mean']:+.3f}"),
+        f" in cosine similarity above those of other directions (95 % interval over features "
+        f"{spec['low']:+.3f} to {spec['high']:+.3f}; {_LABEL}).",
+        class_="lead",
+    )
+    sections = [
+        _section("summary", "What was measured", lead),
+        _section("figures", "Figures", _figures(figures)),
+        _section("nulls", "What must be nothing", _nulls(figures)),
+        _section("quirks", "Quirks of the foreign verbalizer", _pairs(figures["quirks"])),
+        _section("bridge", "The bridge", _pairs(_bridge(bridge))),
+        _section("features", "Feature by feature", _features(result)),
+    ]
+    body = element("main", element("header", element("h1", title)), *sections)
+    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+
+
+def save_lift(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
+    """Writes the page.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(render_lift(result), "utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise InputError(
+            f"Expected to write the report to {path}, got: {error.strerror or error}."
+        ) from None
+    return path
+
+
+def _section(key: str, title: str, content: Html) -> Html:
+    return element("section", element("h2", title, id=f"{key}-title"), content, id=key)
+
+
+def _figures(figures: Mapping[str, Any]) -> Html:
+    rows = [["feature-specific lift (headline)", *_interval(figures["lift_spec"])]]
+    rows += [
+        [f"lift over random directions: {family}", *_interval(value)]
+        for family, value in figures["lift_rand"].items()
+    ]
+    rows.append(["double-centred lift", *_interval(figures["lift_dc"])])
+    rows.append(["cosine of own explanations", number(figures["own_cosine"]), "–", "–"])
+    rows.append(["lift over its noise ceiling", number(figures["normalised"]), "–", "–"])
+    rows.append(["retrieval: top 1", number(figures["top1"]), "–", "–"])
+    rows.append(["retrieval: mean reciprocal rank", number(figures["mrr"]), "–", "–"])
+    rows.append(["retrieval: chance", number(figures["chance"]), "–", "–"])
+    for key in ("permutation", "permutation_within_topics"):
+        if key in figures:
+            test = figures[key]
+            rows.append([f"{key.replace('_', ' ')}: p", number(test["p"], 4), "–", "–"])
+            rows.append([f"{key.replace('_', ' ')}: z", number(test["z"], 1), "–", "–"])
+    return table(["", "mean", "from", "to"], rows)
+
+
+def _nulls(figures: Mapping[str, Any]) -> Html:
+    rows = [[name.replace("_", " "), *_interval(v)] for name, v in figures["nulls"].items()]
+    return table(["control", "lift", "from", "to"], rows, "Feature-specific lift of the controls")
+
+
+def _interval(value: Mapping[str, Any]) -> list[str]:
+    return [number(value[key]) for key in ("mean", "low", "high")]
+
+
+def _bridge(meta: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"token pairs": meta.get("n"), "lambda / n": meta.get("tau")}
+    fve = {f"variance explained: {k}": v for k, v in (meta.get("fve") or {}).items()}
+    return found | fve
+
+
+def _pairs(values: Mapping[str, Any]) -> Html:
+    return table(["", "value"], [[str(k).replace("_", " "), number(v)] for k, v in values.items()])
+
+
+def _features(result: Mapping[str, Any]) -> Html:
+    rows = [
+        [
+            feature["name"],
+            feature["native"][0],
+            feature["foreign"][0],
+            *(number(feature.get(key), 2) for key in ("lift_spec", "t", "rho", "split_half")),
+        ]
+        for feature in sorted(result["features"], key=lambda f: -f["lift_spec"])
+    ]
+    note = element(
+        "p",
+        "t is the share of the mapped direction that is not noise of the fit, rho what the penalty "
+        "leaves of the direction, r the cosine of the maps of two halves of the documents. A low "
+        "lift with t below 0.3 tells of too few pairs, not of another meaning.",
+    )
+    heads = ["feature", "native explanation", "foreign explanation", "lift", "t", "rho", "r"]
+    return element("div", note, table(heads, rows))
