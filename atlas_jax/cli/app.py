@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from atlas_jax.cli import bridge as bridging
+from atlas_jax.cli import lift as lifting
+from atlas_jax.cli import verbalize as verbalizing
 from atlas_jax.cli.atlas import atlas_app
 from atlas_jax.cli.capture import capture
 from atlas_jax.cli.console import (
@@ -49,6 +52,9 @@ app.command(
     epilog="Example: atlas-jax steer runs/quickstart 'dogs and cats' --strength 4 "
     "--prompt 'My favourite animal is' --out dogs.jsonl"
 )(steer)
+app.command(epilog=bridging.EPILOG)(bridging.bridge)
+app.command(epilog=verbalizing.EPILOG)(verbalizing.verbalize)
+app.command(epilog=lifting.EPILOG)(lifting.lift)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
