@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from atlas_jax.atlas import Atlas, load_atlas
     from atlas_jax.corpus import Corpus, Texts, build_corpus
     from atlas_jax.errors import InputError
-    from atlas_jax.evaluate import evaluate_translation
+    from atlas_jax.evaluate import evaluate_retrieval, evaluate_translation
     from atlas_jax.fit_streaming import fit_streaming
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
@@ -36,7 +36,7 @@ _HOMES = {
     "atlas": ("Atlas", "load_atlas"),
     "corpus": ("Corpus", "Texts", "build_corpus"),
     "errors": ("InputError",),
-    "evaluate": ("evaluate_translation",),
+    "evaluate": ("evaluate_retrieval", "evaluate_translation"),
     "fit_streaming": ("fit_streaming",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
@@ -62,6 +62,7 @@ __all__ = [
     "build_corpus",
     "capture",
     "compare",
+    "evaluate_retrieval",
     "evaluate_translation",
     "fit",
     "fit_moments",

@@ -21,6 +21,7 @@ from atlas_jax.cli.console import (
 )
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
+from atlas_jax.cli.evaluate import evaluate_app
 from atlas_jax.cli.fit import fit, moments_app
 from atlas_jax.errors import InputError
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(atlas_app, name="atlas")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(moments_app, name="moments")
 app.command()(doctor)
 app.command(
