@@ -37,8 +37,9 @@ def retrieval_quality(scores: Float[np.ndarray, "m m"]) -> Retrieval:
     MRR_i = 1 / (1 + #{k : s_k > s_i})                      (a term of eq. 10)
     MPP_i = exp(z_i) / sum_k exp(z_k), z = (s - mean) / std  (a term of eq. 11)
 
-    Eq. 10 counts a tie in favour of the right feature, so ties are reported too. Where all scores
-    are equal z is 0.
+    Eq. 10 as it stands gives a translation whose rows are all equal the highest mark. Here ties are
+    broken at random: MRR_i is the mean of 1 / rank over the places that the tied features share, so
+    that equal scores give what chance gives. Where all scores are equal z is 0.
 
     Args:
         scores: row i holds what query i gives each feature; the right one is feature i.
@@ -48,10 +49,12 @@ def retrieval_quality(scores: Float[np.ndarray, "m m"]) -> Retrieval:
     spread = s.std(axis=1, keepdims=True)
     z = (s - s.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     weight = np.exp(z - z.max(axis=1, keepdims=True))
+    above, equal = np.count_nonzero(s > right, axis=1), np.count_nonzero(s == right, axis=1)
+    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, s.shape[1] + 1))])
     return Retrieval(
-        1.0 / (1.0 + np.count_nonzero(s > right, axis=1)),
+        (harmonic[above + equal] - harmonic[above]) / equal,
         np.diagonal(weight) / weight.sum(axis=1),
-        np.count_nonzero(s == right, axis=1) > 1,
+        equal > 1,
     )
 
 

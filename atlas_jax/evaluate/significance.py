@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -62,24 +62,39 @@ def sign_flip_test(
     Returns:
         The p value; NaN where no pair is left.
     """
-    kept = np.asarray(differences, np.float64)
-    kept = kept[~np.isnan(kept)]
-    if not len(kept):
-        return float("nan")
-    observed = abs(kept.sum()) - 1e-12 * np.abs(kept).sum()  # sums in another order count as equal
-    if len(kept) <= _EXACT:
-        sums = np.zeros(1)
-        for value in kept:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= observed))
+    return float(sign_flip_tests(np.asarray(differences)[:, None], seed, draws)[0])
+
+
+def sign_flip_tests(
+    differences: Float[np.ndarray, "q t"], seed: int = 0, draws: int = 20_000
+) -> Float[np.ndarray, " t"]:
+    """`sign_flip_test` of each column, all under the same random signs."""
+    gaps = np.asarray(differences, np.float64)
+    kept = ~np.isnan(gaps)
+    gaps = np.where(kept, gaps, 0.0)  # a pair that is left out adds nothing, whatever its sign
+    # Sums in another order count as equal.
+    observed = np.abs(gaps.sum(axis=0)) - 1e-12 * np.abs(gaps).sum(axis=0)
     rng = np.random.default_rng([seed, 2])
-    exceeding, left = 0, draws
+    exceeding, left = np.zeros(gaps.shape[1], np.int64), draws
     while left:
         size = min(left, 2000)
-        signs = rng.integers(0, 2, (size, len(kept)), dtype=np.int8) * 2.0 - 1.0
-        exceeding += int(np.count_nonzero(np.abs(signs @ kept) >= observed))
+        signs = rng.integers(0, 2, (size, len(gaps)), dtype=np.int8) * 2.0 - 1.0
+        exceeding += np.count_nonzero(np.abs(signs @ gaps) >= observed, axis=0)
         left -= size
-    return (1 + exceeding) / (1 + draws)
+    p = (1 + exceeding) / (1 + draws)
+    for column, count in enumerate(kept.sum(axis=0)):
+        if count <= _EXACT:
+            p[column] = _enumerated(gaps[kept[:, column], column], observed[column])
+    return p
+
+
+def _enumerated(gaps: Float[np.ndarray, " q"], observed: float) -> float:
+    if not len(gaps):
+        return float("nan")
+    sums = np.zeros(1)
+    for value in gaps:
+        sums = np.concatenate([sums + value, sums - value])
+    return float(np.mean(np.abs(sums) >= observed))
 
 
 def wilcoxon_test(differences: Float[np.ndarray, " q"]) -> float:
@@ -127,24 +142,28 @@ def paired_tests(
         A row for each pair: a, b, difference (a minus b) with low and high, wins (queries where a
         is ahead), queries, p (sign flips), p_holm (corrected over the pairs), p_wilcoxon.
     """
-    rows = list(_pairs(values, seed))
-    for row, corrected in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = corrected
-    return rows
-
-
-def _pairs(values: Mapping[str, np.ndarray], seed: int) -> Iterator[dict[str, Any]]:
-    for a, b in combinations(values, 2):
-        gap = np.asarray(values[a], np.float64) - np.asarray(values[b], np.float64)
+    pairs = list(combinations(values, 2))
+    if not pairs:
+        return []
+    columns = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    gaps = np.stack([columns[a] - columns[b] for a, b in pairs], axis=1)
+    p = sign_flip_tests(gaps, seed).tolist()
+    rows = []
+    for i, ((a, b), corrected) in enumerate(zip(pairs, holm(p), strict=True)):
+        gap = gaps[:, i]
         mean, low, high = mean_interval(gap, seed)
-        yield {
-            "a": a,
-            "b": b,
-            "difference": mean,
-            "low": low,
-            "high": high,
-            "wins": int(np.count_nonzero(gap > 0)),
-            "queries": int(np.count_nonzero(~np.isnan(gap))),
-            "p": sign_flip_test(gap, seed),
-            "p_wilcoxon": wilcoxon_test(gap),
-        }
+        rows.append(
+            {
+                "a": a,
+                "b": b,
+                "difference": mean,
+                "low": low,
+                "high": high,
+                "wins": int(np.count_nonzero(gap > 0)),
+                "queries": int(np.count_nonzero(~np.isnan(gap))),
+                "p": p[i],
+                "p_holm": corrected,
+                "p_wilcoxon": wilcoxon_test(gap),
+            }
+        )
+    return rows

@@ -71,9 +71,10 @@ class Recorded:
         if wrong:
             raise InputError(f"Expected methods among {', '.join(known)}, got {', '.join(wrong)}.")
         chosen = {site: {m: by[m] for m in methods or by if m in by} for site, by in found.items()}
-        stores = [
-            ActivationStore.open(folder / "activations/eval" / s) for s in ("subject", "atlas")
-        ]
+        # Subjects of one run share the atlas's activations, one folder up.
+        alone = (folder / "activations/eval/atlas").exists()
+        places = {"subject": folder, "atlas": folder if alone else folder.parent}
+        stores = [ActivationStore.open(p / "activations/eval" / s) for s, p in places.items()]
         return cls(folder, stores[0], stores[1], chosen)
 
     def maps(self, site: str) -> dict[str, Translation]:

@@ -41,8 +41,11 @@ def test_quality_is_the_formula_term_by_term():
     found = retrieval_quality(scores)
     for i, s in enumerate(scores):
         rank = 1 + sum(s[k] > s[i] for k in range(9) if k != i)
+        ties = sum(s[k] == s[i] for k in range(9) if k != i)
         z = (s - s.mean()) / s.std()
-        assert found.mrr[i] == pytest.approx(1 / rank)
+        places = [1 / (rank + t) for t in range(ties + 1)]
+        assert found.mrr[i] == pytest.approx(np.mean(places))
+        assert ties or found.mrr[i] == pytest.approx(1 / rank)  # eq. 10
         assert found.mpp[i] == pytest.approx(np.exp(z[i]) / np.exp(z).sum())
         assert found.tied[i] == any(s[k] == s[i] for k in range(9) if k != i)
 
@@ -50,6 +53,7 @@ def test_quality_is_the_formula_term_by_term():
 def test_scores_that_say_nothing_are_ties_and_no_confidence():
     found = retrieval_quality(np.zeros((4, 4)))
     assert found.tied.all() and np.allclose(found.mpp, 0.25)
+    assert np.allclose(found.mrr, (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)  # what chance gives
 
 
 def test_random_scores_give_the_stated_baselines(planted):
