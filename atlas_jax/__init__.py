@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from atlas_jax.atlas import Atlas, load_atlas
     from atlas_jax.corpus import Corpus, Texts, build_corpus
     from atlas_jax.errors import InputError
-    from atlas_jax.evaluate import JUDGES, evaluate_steering, evaluate_translation, protocol_queries
+    from atlas_jax.evaluate import (
+        JUDGES,
+        evaluate_retrieval,
+        evaluate_steering,
+        evaluate_translation,
+        protocol_queries,
+    )
     from atlas_jax.fit_streaming import fit_streaming
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
@@ -37,7 +43,13 @@ _HOMES = {
     "atlas": ("Atlas", "load_atlas"),
     "corpus": ("Corpus", "Texts", "build_corpus"),
     "errors": ("InputError",),
-    "evaluate": ("JUDGES", "evaluate_steering", "evaluate_translation", "protocol_queries"),
+    "evaluate": (
+        "JUDGES",
+        "evaluate_retrieval",
+        "evaluate_steering",
+        "evaluate_translation",
+        "protocol_queries",
+    ),
     "fit_streaming": ("fit_streaming",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
@@ -67,6 +79,7 @@ __all__ = [
     "capture",
     "compare",
     "difference_of_means",
+    "evaluate_retrieval",
     "evaluate_steering",
     "evaluate_translation",
     "fit",

@@ -50,7 +50,7 @@ def cofiring(atlas: Any, target: Any, site: str, bridge: Any, texts: Any, featur
     of the texts."""
     import numpy as np
 
-    from atlas_jax.evaluate.ranking import auroc, mean_interval
+    from atlas_jax.evaluate import auroc, mean_interval
     from atlas_jax.verbalize.random_directions import random_directions
     from atlas_jax.verbalize.standardise import floored
 

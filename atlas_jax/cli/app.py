@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas_jax.cli import bridge as bridging
+from atlas_jax.cli import evaluate_steering as steering_evaluation
 from atlas_jax.cli import lift as lifting
 from atlas_jax.cli import verbalize as verbalizing
 from atlas_jax.cli.atlas import atlas_app
@@ -24,6 +25,7 @@ from atlas_jax.cli.console import (
 )
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
+from atlas_jax.cli.evaluate import evaluate_app
 from atlas_jax.cli.fit import fit, moments_app
 from atlas_jax.cli.search import identify, search
 from atlas_jax.cli.steer import steer
@@ -37,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(atlas_app, name="atlas")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(evaluate_app, name="evaluate")
+evaluate_app.command(epilog=steering_evaluation.EXAMPLE)(steering_evaluation.steering)
 app.add_typer(moments_app, name="moments")
 app.command()(doctor)
 app.command(
@@ -109,21 +113,43 @@ def quickstart(
     _experiment(recipe.with_values(changes), out, as_json)
 
 
-@app.command(epilog="Example: atlas-jax run mine.toml --set corpus.sequences=2000")
+@app.command(epilog="Example: atlas-jax run mine.toml --set corpus.sequences=2000 --only fit")
 @reports_errors
 def run(
     recipe: Annotated[str, typer.Argument(help="A TOML file, or the name of one that ships.")],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value (a TOML value); may be repeated.")
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="One stage alone, on what earlier ones left: models, corpus, capture, fit, "
+            "evaluate, retrieval, identify, steer, report."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes and what is missing; do nothing.")
+    ] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0, help="FLOP/s of --dry-run's hours. [default: measured]")
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """The pipeline of a recipe. Resumes what an earlier run of it left unfinished."""
+    from atlas_jax.pipeline.access import check_access, require_access
     from atlas_jax.pipeline.recipe import load_recipe
 
     changes = dict(_setting(text) for text in set_ or ())
-    _experiment(load_recipe(recipe).with_values(changes), out, as_json)
+    chosen = load_recipe(recipe).with_values(changes)
+    if dry_run:
+        from atlas_jax.cli.plan import show_plan
+
+        show_plan(chosen, check_access(chosen), rate, as_json)
+        return
+    if only in (None, "models", "corpus", "capture"):
+        require_access(chosen)
+    _experiment(chosen, out, as_json, only=only)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -136,14 +162,16 @@ def _setting(text: str) -> tuple[str, Any]:
         return key.strip(), value  # a bare word
 
 
-def _experiment(recipe: Any, out: Path | None, as_json: bool, splitter: Any = None) -> None:
+def _experiment(
+    recipe: Any, out: Path | None, as_json: bool, splitter: Any = None, only: str | None = None
+) -> None:
     from atlas_jax.pipeline.experiment import STAGES, run_experiment
 
     keep_compiled_programs()
     terminal = Terminal(quiet=as_json, stages=len(STAGES))
     folder = out or Path("runs") / recipe.name
-    report = run_experiment(recipe, folder, terminal, splitter)
-    if as_json:
+    report = run_experiment(recipe, folder, terminal, splitter, only)
+    if as_json and report.name == "report.html":
         typer.echo((report.parent / "report.json").read_text("utf-8"))
 
 

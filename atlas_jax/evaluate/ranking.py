@@ -1,4 +1,8 @@
-"""How well scores rank labelled samples: AUROC, average precision, and intervals of means."""
+"""How well scores rank labelled samples: AUROC and average precision, exact with ties.
+
+Accelerators sort each column once, jitted; a CPU sorts positives and negatives apart in NumPy,
+whose sort of one float array is many times faster than XLA's.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +14,95 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-
-class Interval(NamedTuple):
-    """A mean over queries with its bootstrap confidence interval."""
-
-    mean: float
-    low: float
-    high: float
+_COLUMNS = 16
 
 
-@jax.jit
+class Ranking(NamedTuple):
+    """What `ranking_quality` finds of each column."""
+
+    auroc: Float[np.ndarray, " q"]
+    ap: Float[np.ndarray, " q"]
+
+
 def ranking_quality(
-    scores: Float[Array, "n q"], labels: Bool[Array, "n q"]
-) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
-    """AUROC and average precision of each column, from one sort.
+    scores: Float[Array, "n q"] | Float[np.ndarray, "n q"],
+    labels: Bool[Array, "n q"] | Bool[np.ndarray, "n q"],
+    engine: str = "auto",
+) -> Ranking:
+    """AUROC and average precision of each column.
 
     AUROC = P(score of a positive > score of a negative) + P(equal) / 2
     AP    = sum_t (recall_t - recall_(t-1)) precision_t, over the distinct scores t, from the top
 
-    Tied scores are one threshold, as in scikit-learn. Columns are taken one at a time, so memory
-    stays at a few vectors of length n. Counts are int32 and sums are pairwise: both values are
-    within 1e-6 of float64 at any n below 2^30.
+    Tied scores are one threshold, as in scikit-learn. Both are within 1e-6 of float64 at any n
+    below 2^30.
 
     Args:
         scores: a column for each query; higher means more alike.
         labels: True where the sample has the query's concept.
+        engine: `host` (NumPy), `device` (JAX), or `auto`: the host where JAX's device is a CPU.
 
     Returns:
-        AUROC (q,) and AP (q,); NaN where a column has one class or a NaN score.
+        AUROC (q,) and AP (q,), float64; NaN where a column has one class or a NaN score.
+    """
+    if engine == "auto":
+        engine = "host" if jax.default_backend() == "cpu" else "device"
+    if engine == "host":
+        return Ranking(*_on_host(np.asarray(scores), np.asarray(labels)))
+    found = rank_on_device(jnp.asarray(scores), jnp.asarray(labels))
+    return Ranking(*(np.asarray(values, np.float64) for values in found))
+
+
+def auroc(
+    scores: Float[Array, "n q"] | Float[np.ndarray, "n q"],
+    labels: Bool[Array, "n q"] | Bool[np.ndarray, "n q"],
+) -> Float[np.ndarray, " q"]:
+    """Area under the ROC curve of each column; see `ranking_quality`."""
+    return ranking_quality(scores, labels).auroc
+
+
+def average_precision(
+    scores: Float[Array, "n q"] | Float[np.ndarray, "n q"],
+    labels: Bool[Array, "n q"] | Bool[np.ndarray, "n q"],
+) -> Float[np.ndarray, " q"]:
+    """Average precision of each column; see `ranking_quality`."""
+    return ranking_quality(scores, labels).ap
+
+
+def _on_host(
+    scores: Float[np.ndarray, "n q"], labels: Bool[np.ndarray, "n q"]
+) -> Float[np.ndarray, "2 q"]:
+    found = np.empty((2, scores.shape[1]))
+    for start in range(0, scores.shape[1], _COLUMNS):  # some columns at a time lie side by side
+        stop = start + _COLUMNS
+        rows = np.ascontiguousarray(scores[:, start:stop].T, np.float32)
+        positive = np.ascontiguousarray(labels[:, start:stop].T)
+        for i, (row, is_positive) in enumerate(zip(rows, positive, strict=True)):
+            found[:, start + i] = _column_on_host(row, is_positive)
+    return found
+
+
+def _column_on_host(
+    scores: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]
+) -> tuple[float, float]:
+    hits, misses = np.sort(scores[labels]), np.sort(scores[~labels])
+    p, n = len(hits), len(misses)
+    if not p or not n or np.isnan(hits[-1]) or np.isnan(misses[-1]):  # NaN is sorted to the end
+        return np.nan, np.nan
+    below = np.searchsorted(misses, hits, "left")
+    area = (below.sum() + np.searchsorted(misses, hits, "right").sum()) / (2 * p * n)
+    hits_to = p - np.searchsorted(hits, hits, "left")
+    return float(area), float(np.mean(hits_to / (hits_to + (n - below))))
+
+
+@jax.jit
+def rank_on_device(
+    scores: Float[Array, "n q"], labels: Bool[Array, "n q"]
+) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
+    """`ranking_quality`, in JAX: pure, jitted, one sort for each column.
+
+    Columns are taken one at a time, so memory stays at a few vectors of length n. Counts are int32
+    and sums are pairwise.
     """
 
     def column(index: Array) -> tuple[Array, Array]:
@@ -47,20 +112,6 @@ def ranking_quality(
         )
 
     return lax.map(column, jnp.arange(scores.shape[1], dtype=jnp.int32))
-
-
-@jax.jit
-def auroc(scores: Float[Array, "n q"], labels: Bool[Array, "n q"]) -> Float[Array, " q"]:
-    """Area under the ROC curve of each column; see `ranking_quality`."""
-    return ranking_quality(scores, labels)[0]
-
-
-@jax.jit
-def average_precision(
-    scores: Float[Array, "n q"], labels: Bool[Array, "n q"]
-) -> Float[Array, " q"]:
-    """Average precision of each column; see `ranking_quality`."""
-    return ranking_quality(scores, labels)[1]
 
 
 def _one(scores: Float[Array, " n"], labels: Bool[Array, " n"]) -> tuple[Array, Array]:
@@ -100,27 +151,3 @@ def pairwise_sum(values: Float[Array, " n"]) -> Float[Array, ""]:
         size //= 2
         values = values[:size] + values[size:]
     return values[0]
-
-
-def mean_interval(
-    values: Float[np.ndarray, " q"], seed: int = 0, draws: int = 1000, level: float = 0.95
-) -> Interval:
-    """Mean over queries, with the percentile bootstrap over queries.
-
-    Args:
-        values: one value for each query; NaN is left out.
-        seed: of the resampling.
-        draws: resamples.
-        level: probability mass of the interval.
-
-    Returns:
-        Mean, lower and upper end; all NaN where no value is left.
-    """
-    kept = np.asarray(values, np.float64)
-    kept = kept[~np.isnan(kept)]
-    if not len(kept):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    chosen = np.random.default_rng(seed).integers(len(kept), size=(draws, len(kept)))
-    tail = (1 - level) / 2
-    low, high = np.quantile(kept[chosen].mean(axis=1), [tail, 1 - tail])
-    return Interval(float(kept.mean()), float(low), float(high))

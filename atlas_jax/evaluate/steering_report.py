@@ -19,7 +19,7 @@ from atlas_jax.evaluate.faithfulness import (
     shares,
 )
 from atlas_jax.evaluate.judges_agreement import Agreement, agreement
-from atlas_jax.evaluate.ranking import Interval, mean_interval
+from atlas_jax.evaluate.significance import Interval, mean_interval
 
 RANDOM = "random"
 METRICS = ("faithfulness", "held_out", "delta_activation")

@@ -14,7 +14,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
-from atlas_jax.evaluate.ranking import Interval, mean_interval, ranking_quality
+from atlas_jax.evaluate.ranking import ranking_quality
+from atlas_jax.evaluate.significance import Interval, mean_interval, paired_tests
 from atlas_jax.progress import track
 
 RANDOM = "random"
@@ -82,6 +83,10 @@ class QualityReport:
         """One flat row for each method: means, interval ends, differences from the baselines."""
         return [self._row(method) for method in self.values]
 
+    def tests(self, metric: str) -> list[dict[str, Any]]:
+        """Every two methods compared feature by feature; see `paired_tests`."""
+        return paired_tests({name: by[metric] for name, by in self.values.items()}, self.seed)
+
     def _row(self, method: str) -> dict[str, Any]:
         row: dict[str, Any] = {"method": method}
         for metric in METRICS:
@@ -105,6 +110,10 @@ class QualityReport:
             "cosine": self.cosine,
             "base_rate": _plain(self.base_rate),
             "methods": [{k: _plain(v) for k, v in row.items()} for row in self.rows()],
+            "tests": {
+                metric: [{k: _plain(v) for k, v in row.items()} for row in self.tests(metric)]
+                for metric in METRICS
+            },
             "features": list(self.features),
             "positives": [int(count) for count in self.positives],
         }
@@ -158,12 +167,10 @@ def evaluate_translation(
         draw = np.random.default_rng([seed, 1]).standard_normal(shape)
         directions[RANDOM] = draw.astype(np.float32)
     scores = _scores(subject, np.concatenate(list(directions.values()), axis=1), cosine)
-    on_device = jnp.asarray(labels)
     values: dict[str, dict[str, np.ndarray]] = {}
     for i, name in enumerate(track(list(directions), "ranking samples")):
-        part = jnp.asarray(scores[:, i * len(chosen) : (i + 1) * len(chosen)])
-        area, precision = ranking_quality(part, on_device)
-        values[name] = {"auroc": np.asarray(area), "ap": np.asarray(precision)}
+        part = scores[:, i * len(chosen) : (i + 1) * len(chosen)]
+        values[name] = ranking_quality(part, labels)._asdict()
     return QualityReport(
         features=tuple(int(f) for f in chosen),
         positives=counts[chosen],
@@ -288,6 +295,6 @@ def _spread(name: str, interval: Interval) -> dict[str, float]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str):
+    if isinstance(value, str | int):
         return value
     return None if np.isnan(value) else float(value)

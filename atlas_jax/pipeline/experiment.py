@@ -4,228 +4,316 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 
 from atlas_jax.assets import ASSETS
 from atlas_jax.atlas import Atlas, load_atlas
+from atlas_jax.corpus import Corpus
+from atlas_jax.errors import InputError
+from atlas_jax.evaluate import ConceptSets, sets_from_texts
 from atlas_jax.models import LanguageModel, load_model, parse_site
+from atlas_jax.pipeline.concepts import find, make_query, write_steered
+from atlas_jax.pipeline.evaluation import layers_of
 from atlas_jax.pipeline.recipe import Recipe
 from atlas_jax.pipeline.run import Run
+from atlas_jax.pipeline.show import (
+    Show,
+    show_corpus,
+    show_maps,
+    show_quality,
+    show_query,
+    show_retrieval,
+    show_steering,
+)
 from atlas_jax.pipeline.stages import (
     check_methods,
-    find,
     fit_maps,
+    fitted,
     make_corpus,
-    make_query,
     measure,
     record,
-    write_steered,
+    recorded,
+    retrieve,
 )
 from atlas_jax.report import save_report
 
-STAGES = (
-    "Models",
-    "Corpus",
-    "Activations",
-    "Translations",
-    "Quality on held-out samples",
-    "Concepts found in the subject",
-    "Steering",
-    "Report",
-)
+STAGES = {
+    "models": "Models",
+    "corpus": "Corpus",
+    "capture": "Activations",
+    "fit": "Translations",
+    "evaluate": "Quality on held-out samples",
+    "retrieval": "Retrieval of subject features",
+    "identify": "Concepts found in the subject",
+    "steer": "Steering",
+    "report": "Report",
+}
+"""The stages in their order, and their titles."""
 
-
-class Show(Protocol):
-    """How a user is told what happens."""
-
-    def stage(self, number: int, title: str) -> None: ...
-
-    def line(self, text: str) -> None: ...
-
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None: ...
+T = TypeVar("T")
 
 
 def run_experiment(
-    recipe: Recipe, folder: str | os.PathLike[str], show: Show, splitter: Any = None
+    recipe: Recipe,
+    folder: str | os.PathLike[str],
+    show: Show,
+    splitter: Any = None,
+    only: str | None = None,
 ) -> Path:
     """Does everything a recipe asks for; what an earlier run finished is taken from the folder.
+
+    Several subjects (`also`) get a folder each within this one, and share its corpus and the
+    atlas's activations.
 
     Args:
         recipe: what to do.
         folder: of the run.
         show: tells the user.
         splitter: sentence tokenizer of the corpus; default: NLTK's English one.
+        only: a key of `STAGES`: that stage alone, on what the earlier ones left in the folder.
 
     Returns:
-        The report.
+        The report, that of the last subject; with `only`, the run folder.
 
     Raises:
-        InputError: whatever the stages refuse.
+        InputError: whatever the stages refuse, or a stage before `only` that is not done.
     """
     started = time.perf_counter()
+    if only is not None and only not in STAGES:
+        raise InputError(f"Expected --only with one of {', '.join(STAGES)}, got '{only}'.")
     check_methods(recipe)
-    run = Run(folder, recipe, show.line)
-    show.stage(1, STAGES[0])
-    model, atlas, sites = _load(run, show)
-    show.stage(2, STAGES[1])
-    corpus = make_corpus(run, recipe.corpus, splitter)
-    _show_corpus(corpus.counts, show)
-    show.stage(3, STAGES[2])
-    stores = record(run, model, atlas, corpus, sites)
-    for half, sides in stores.items():
-        for store in sides.values():
-            show.line(f"{half}: {store!r}")
-    show.stage(4, STAGES[3])
-    maps = fit_maps(run, stores["train"], sites)
-    _show_maps(maps, len(corpus.train), show)
-    show.stage(5, STAGES[4])
-    quality = measure(run, maps, stores)
-    _show_quality(quality["sites"], show)
-    show.stage(6, STAGES[5])
-    queries = find(run, maps, model, atlas, stores["eval"]["subject"], corpus.eval)
-    for query in queries:
-        _show_query(query, show)
-    show.stage(7, STAGES[6])
-    steering = write_steered(run, maps, model, atlas, sites)
-    for result in steering:
-        _show_steering(result, show)
-    show.stage(8, STAGES[7])
-    result = {
-        "title": f"{model.name} through {atlas.model.name}",
-        "created": time.strftime("%Y-%m-%d %H:%M"),
-        "versions": run.manifest["versions"],
-        "subject": {
-            "name": model.name,
-            "sites": list(sites),
-            "params": model.n_params,
-            "fingerprint": model.fingerprint,
-        },
-        "atlas": {
-            "name": atlas.name,
-            "model": atlas.model.name,
-            "site": atlas.site,
-            "features": atlas.sae.n_features,
-            "card": _figures(atlas.card),
-            "fingerprint": atlas.fingerprint,
-        },
-        "corpus": {
-            "hash": corpus.hash,
-            "counts": corpus.counts,
-            "train": len(corpus.train),
-            "eval": len(corpus.eval),
-        },
-        "timings": {name: stage["seconds"] for name, stage in run.manifest["stages"].items()},
-        "quality": _layers(quality["sites"]),
-        "learning_curve": quality["curve"],
-        "queries": queries,
-        "steering": steering,
-        "notes": _notes(maps, len(corpus.train)),
-        "licences": _licences(recipe, corpus.counts),
-    }
-    run.write_json("report.json", result)
+    common = Run(folder, recipe, show.line)
+    run = common
+    for name, own in recipe.subjects().items():
+        if name:
+            show.line(f"== {name}")
+        run = Run(common.folder / name, own, show.line) if name else common
+        experiment = Experiment(run, common, show, splitter, only)
+        for number, (stage, title) in enumerate(STAGES.items(), 1):
+            if only in (None, stage):
+                show.stage(number, title)
+                getattr(experiment, f"do_{stage}")()
+    if only not in (None, "report"):
+        return common.folder
     path = run.folder / "report.html"
-    save_report(result, path)
-    show.line(f"Done in {time.perf_counter() - started:.0f} s. The report is {path.absolute()}")
+    took = time.perf_counter() - started
+    show.line(f"Done in {took:.0f} s. The report is {path.absolute()}")
     return path
 
 
-def _load(run: Run, show: Show) -> tuple[LanguageModel, Atlas, tuple[str, ...]]:
-    recipe = run.recipe
-    model = load_model(recipe.subject.model, recipe.subject.dtype)
-    sites = recipe.subject.sites or model.sites
-    for site in sites:
-        parse_site(site, model.arch)
-    show.line(f"subject: {model!r}")
-    show.line(f"sites:   {', '.join(sites)}")
-    atlas = load_atlas(recipe.atlas.reference, dtype=recipe.atlas.dtype)
-    show.line(f"atlas:   {atlas!r}")
-    show.line(f"read in: {atlas.model!r}")
-    for asked in recipe.identify.queries:
-        make_query(atlas, asked)  # refused now, or not at all
-    return model, atlas, tuple(sites)
+class Experiment:
+    """One subject's way through the stages: each is done once, or opened if only another is wanted.
 
+    Args:
+        run: the subject's folder.
+        common: the folder of what several subjects share.
+        show: tells the user.
+        splitter: sentence tokenizer of the corpus.
+        only: the one stage that is done; None: all.
+    """
 
-def _show_corpus(counts: Mapping[str, Mapping[str, int]], show: Show) -> None:
-    sources = sorted({source for by in counts.values() for source in by})
-    rows = [
-        [stage, *(f"{by.get(source, 0):,}" for source in sources), f"{sum(by.values()):,}"]
-        for stage, by in counts.items()
-    ]
-    show.table(["stage", *sources, "all"], rows)
+    def __init__(
+        self, run: Run, common: Run, show: Show, splitter: Any = None, only: str | None = None
+    ) -> None:
+        self.run, self.common, self.show, self.only = run, common, show, only
+        self.recipe, self.splitter = run.recipe, splitter
 
+    def _result(self, stage: str, do: Callable[[], T], kept: Callable[[], T]) -> T:
+        if self.only in (None, stage):
+            return do()
+        try:
+            return kept()
+        except (InputError, OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"Expected the stage '{stage}' to be done in {self.run.folder} ({reason}). Leave "
+                f"--only out, or do it first: --only {stage}."
+            ) from None
 
-def _show_maps(maps: Mapping[str, Mapping[str, Any]], n: int, show: Show) -> None:
-    for site, methods in maps.items():
-        t = next(iter(methods.values()))
-        ds, dc = t.matrix.shape
-        show.line(
-            f"{site}: {', '.join(methods)} ({ds} x {dc}; {n:,} samples, {n / ds:.1f} for each "
-            "subject feature)"
+    @cached_property
+    def model(self) -> LanguageModel:
+        return load_model(self.recipe.subject.model, self.recipe.subject.dtype)
+
+    @cached_property
+    def atlas(self) -> Atlas:
+        return load_atlas(self.recipe.atlas.reference, dtype=self.recipe.atlas.dtype)
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        if self.recipe.subject.sites:
+            return self.recipe.subject.sites
+        if self.only in (None, "models", "capture"):
+            return tuple(self.model.sites)
+        return self.stores["train"]["subject"].sites
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        source = self.recipe.corpus
+        return self._result(
+            "corpus",
+            lambda: make_corpus(self.common, source, self.splitter),
+            lambda: Corpus.load(self.common.folder / "corpus"),
         )
 
-
-def _interval(row: Mapping[str, Any], metric: str) -> str:
-    mean, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _show_quality(quality: Mapping[str, Any], show: Show) -> None:
-    first = next(iter(quality.values()))
-    names = [row["method"] for row in first["methods"]]
-    for metric, title in (("auroc", "AUROC"), ("ap", "AP")):
-        rows = []
-        for i, name in enumerate(names):
-            cells = [_interval(site["methods"][i], metric) for site in quality.values()]
-            rows.append(["random directions" if name == "random" else name, *cells])
-        show.table([f"{title} (mean, 95 %)", *quality], rows)
-    show.line(
-        f"{first['n_features']} atlas features, {first['n_samples']:,} held-out samples, AP base "
-        f"rate {first['base_rate']:.3f}, seed {first['seed']}"
-    )
-
-
-def _show_query(query: Mapping[str, Any], show: Show) -> None:
-    show.line(f'query "{query["name"]}"')
-    for feature in query["features"]:
-        show.line(
-            f"    {feature['weight']:.2f}  atlas feature {feature['feature']}: "
-            f"{feature['description']}"
+    @cached_property
+    def stores(self) -> dict[str, Any]:
+        return self._result(
+            "capture",
+            lambda: record(self.run, self.model, self.atlas, self.corpus, self.sites, self.common),
+            lambda: recorded(self.run, self.common),
         )
-    rows = []
-    for neuron in query["neurons"]:
-        top = neuron["concepts"][0]["description"] if neuron["concepts"] else ""
-        for i, sample in enumerate(neuron["samples"][:3]):
-            head = [f"{neuron['site']} #{neuron['feature']}", f"{neuron['score']:.2f}", top]
-            rows.append([*(head if i == 0 else ["", "", ""]), sample["text"]])
-    show.table(["subject feature", "score", "nearest concept", "held-out samples"], rows)
+
+    @cached_property
+    def maps(self) -> dict[str, Any]:
+        return self._result(
+            "fit",
+            lambda: fit_maps(self.run, self.stores["train"], self.sites),
+            lambda: fitted(self.run, self.sites),
+        )
+
+    @cached_property
+    def quality(self) -> dict[str, Any]:
+        return self._result(
+            "evaluate",
+            lambda: measure(self.run, self.maps, self.stores),
+            lambda: self.run.read_json("reports/quality.json"),
+        )
+
+    @cached_property
+    def retrieval(self) -> dict[str, Any]:
+        asked = self.recipe.retrieval.features or self.recipe.retrieval.sets
+        return self._result(
+            "retrieval",
+            lambda: retrieve(self.run, self.maps, self.stores, self._read_sets),
+            lambda: self.run.read_json("reports/retrieval.json") if asked else {},
+        )
+
+    def _read_sets(self, texts: Mapping[int, Sequence[str]], site: str) -> ConceptSets:
+        capture, source = self.recipe.capture, self.recipe.retrieval.sets
+        subject: Any = self.model
+        atlas: Any = self.atlas
+        reading = {
+            "pool": capture.pool,
+            "batch_tokens": capture.batch_tokens,
+            "max_tokens": capture.max_tokens,
+        }
+        return sets_from_texts(subject, site, atlas, texts, source=source, **reading)
+
+    @cached_property
+    def queries(self) -> list[dict[str, Any]]:
+        def do() -> list[dict[str, Any]]:
+            held = self.stores["eval"]["subject"]
+            return find(self.run, self.maps, self.model, self.atlas, held, self.corpus.eval)
+
+        asked = self.recipe.identify.queries
+        return self._result(
+            "identify", do, lambda: self.run.read_json("reports/queries.json") if asked else []
+        )
+
+    @cached_property
+    def steering(self) -> list[dict[str, Any]]:
+        asked = self.recipe.steer.strengths and self.recipe.identify.queries
+        return self._result(
+            "steer",
+            lambda: write_steered(self.run, self.maps, self.model, self.atlas, self.sites),
+            lambda: self.run.read_json("reports/steering.json") if asked else [],
+        )
+
+    def do_models(self) -> None:
+        for site in self.sites:
+            parse_site(site, self.model.arch)
+        self.show.line(f"subject: {self.model!r}")
+        self.show.line(f"sites:   {', '.join(self.sites)}")
+        self.show.line(f"atlas:   {self.atlas!r}")
+        self.show.line(f"read in: {self.atlas.model!r}")
+        asked = (*self.recipe.identify.queries, *self.recipe.evaluate_steering.queries)
+        for query in asked:
+            make_query(self.atlas, query)  # refused now, or not at all
+
+    def do_corpus(self) -> None:
+        show_corpus(self.corpus.counts, self.show)
+
+    def do_capture(self) -> None:
+        for half, sides in self.stores.items():
+            for store in sides.values():
+                self.show.line(f"{half}: {store!r}")
+
+    def do_fit(self) -> None:
+        show_maps(self.maps, len(self.stores["train"]["subject"]), self.show)
+
+    def do_evaluate(self) -> None:
+        show_quality(self.quality["sites"], self.show)
+
+    def do_retrieval(self) -> None:
+        if self.retrieval:
+            show_retrieval(self.retrieval, self.show)
+        else:
+            self.show.line("not asked for: retrieval.features is 0")
+
+    def do_identify(self) -> None:
+        for query in self.queries:
+            show_query(query, self.show)
+
+    def do_steer(self) -> None:
+        for result in self.steering:
+            show_steering(result, self.show)
+        if self.recipe.evaluate_steering.queries:
+            self.show.line(
+                "The recipe's [evaluate_steering] is not a stage of `run`: type `atlas-jax "
+                f"evaluate steering {self.run.folder}`."
+            )
+
+    def do_report(self) -> None:
+        model, atlas, corpus, quality = self.model, self.atlas, self.corpus, self.quality
+        manifest = self.run.manifest
+        stages = {**self.common.manifest["stages"], **manifest["stages"]}
+        result = {
+            "title": f"{model.name} through {atlas.model.name}",
+            "created": time.strftime("%Y-%m-%d %H:%M"),
+            "versions": manifest["versions"],
+            "subject": {
+                "name": model.name,
+                "sites": list(self.sites),
+                "params": model.n_params,
+                "fingerprint": model.fingerprint,
+            },
+            "atlas": {
+                "name": atlas.name,
+                "model": atlas.model.name,
+                "site": atlas.site,
+                "features": atlas.sae.n_features,
+                "card": _figures(atlas.card),
+                "fingerprint": atlas.fingerprint,
+            },
+            "corpus": {
+                "hash": corpus.hash,
+                "counts": corpus.counts,
+                "train": len(corpus.train),
+                "eval": len(corpus.eval),
+            },
+            "timings": {name: stage["seconds"] for name, stage in stages.items()},
+            "quality": _quality(quality["sites"]),
+            "learning_curve": quality["curve"],
+            "retrieval": self.retrieval,
+            "queries": self.queries,
+            "steering": self.steering,
+            "notes": _notes(self.maps, len(corpus.train)),
+            "licences": _licences(self.recipe, corpus.counts),
+        }
+        self.run.write_json("report.json", result)
+        save_report(result, self.run.folder / "report.html")
 
 
-def _show_steering(result: Mapping[str, Any], show: Show) -> None:
-    show.line(f'"{result["prompt"]} ..." towards "{result["query"]}"')
-    rows = [
-        [o["label"], f"{o['strength']:g}", " ".join(o["text"].split())] for o in result["outputs"]
-    ]
-    show.table(["where", "strength", "continuation"], rows)
-
-
-def _layers(quality: Mapping[str, Any]) -> dict[str, Any]:
+def _quality(sites: Mapping[str, Any]) -> dict[str, Any]:
     """The quality of all sites in the form the report draws."""
-    first = next(iter(quality.values()))
+    first = next(iter(sites.values()))
     shared = {key: first[key] for key in ("n_samples", "n_features", "seed", "base_rate")}
-    layers: dict[str, Any] = {}
-    for site, report in quality.items():
-        layers[site] = {}
-        for row in report["methods"]:
-            entry: dict[str, Any] = {}
-            for metric in ("auroc", "ap"):
-                entry[metric] = [row[f"{metric}{end}"] for end in ("", "_low", "_high")]
-                entry[f"{metric}_per_feature"] = report["per_feature"][row["method"]][metric]
-            layers[site][row["method"]] = entry
-    return {**shared, "layers": layers}
+    return {**shared, "layers": layers_of(sites, ("auroc", "ap"))}
 
 
 def _figures(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,14 @@ from atlas_jax.errors import InputError
 
 @dataclass(frozen=True)
 class Subject:
-    """The model to be understood: what `load_model` takes, and its sites (default: its own)."""
+    """The model to be understood: what `load_model` takes, and its sites (default: its own).
+
+    `also` names more models; each goes through the whole experiment in a folder of its own, on the
+    same corpus and the same atlas.
+    """
 
     model: str = "gemma-3-270m"
+    also: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
     dtype: str = "float32"
 
@@ -61,11 +66,23 @@ class Fit:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Held-out quality: number of atlas features, seed, and whether to draw the learning curve."""
+    """Held-out quality: how many atlas features or which, seed, whether to draw the curve."""
 
     features: int = 100
+    chosen: tuple[int, ...] = ()
     seed: int = 0
     curve: bool = False
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval of subject features (none when 0): by held-out texts, or by those of a file."""
+
+    features: int = 0
+    samples: int = 20
+    sets: str = ""
+    validity: str = "sets"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,20 @@ class Steer:
 
 
 @dataclass(frozen=True)
+class EvaluateSteering:
+    """Settings of `atlas-jax evaluate steering`: queries as in `Identify`, and the judge."""
+
+    queries: tuple[Any, ...] = ()
+    prompts: tuple[str, ...] = ()
+    strengths: tuple[float, ...] = ()
+    methods: tuple[str, ...] = ()
+    max_new_tokens: int = 100
+    judge: str = ""
+    judge_samples: int = 3
+    judge_temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class Recipe:
     """An experiment."""
 
@@ -98,12 +129,24 @@ class Recipe:
     capture: Capture = field(default_factory=Capture)
     fit: Fit = field(default_factory=Fit)
     evaluate: Evaluate = field(default_factory=Evaluate)
+    retrieval: Retrieval = field(default_factory=Retrieval)
     identify: Identify = field(default_factory=Identify)
     steer: Steer = field(default_factory=Steer)
+    evaluate_steering: EvaluateSteering = field(default_factory=EvaluateSteering)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""
         return asdict(self)
+
+    def subjects(self) -> dict[str, Recipe]:
+        """A recipe for each subject, by the name of its folder; one without `also` is itself."""
+        if not self.subject.also:
+            return {"": self}
+        models = (self.subject.model, *self.subject.also)
+        return {
+            Path(model).name: replace(self, subject=replace(self.subject, model=model, also=()))
+            for model in models
+        }
 
     def with_values(self, values: Mapping[str, Any]) -> Recipe:
         """Some values replaced, by dotted name: {"corpus.sequences": 500}.

@@ -76,6 +76,8 @@ def smoke_recipe(folder: Path) -> Recipe:
             ],
             "evaluate.features": 20,
             "evaluate.curve": True,
+            "retrieval.features": 30,
+            "retrieval.samples": 5,
             "identify.queries": [{"name": "rivers and streets", "features": [0, 2]}],
             "identify.samples": 3,
             "steer.prompt": "The function returns",

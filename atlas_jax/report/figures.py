@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from atlas_jax.report.markup import Html, element, number
+from atlas_jax.report.style import STYLE
 
 _WIDTH = 720
 _LEFT, _RIGHT = 148, 24
@@ -225,6 +227,16 @@ def _labels(ends: Sequence[tuple[float, int, str]], x: Real) -> Iterator[Html]:
         below = max(y, below + 15)
         yield element("g", mark(i, x, below), class_=f"c{i % COLOURS}")
         yield element("text", method, x=x + 10, y=below + 4, class_="name")
+
+
+def save_figure(figure: Html, path: Path) -> Path:
+    """Writes one figure of this module as an SVG file that stands alone."""
+    drawing = figure[figure.index("<svg") : figure.rindex("</svg>") + len("</svg>")]
+    head, _, rest = drawing.partition(">")
+    style = f"<style>{STYLE}svg {{ min-width: 0; background: var(--page); }}</style>"
+    namespace = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    path.write_text(f"{namespace}>{style}{rest}\n", "utf-8")
+    return path
 
 
 def mark(i: int, x: Real, y: Real) -> Html:

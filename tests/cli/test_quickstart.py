@@ -25,7 +25,7 @@ def smoke(tmp_path_factory):
 
 def test_every_stage_is_shown(smoke):
     _, output = smoke
-    assert re.findall(r"\[(\d)/8\]", output) == list("12345678")
+    assert re.findall(r"\[(\d)/9\]", output) == list("123456789")
     for word in ("covariance", "procrustes", "random directions", "AP base rate", "unsteered"):
         assert word in output
     assert "report.html" in output
@@ -70,12 +70,14 @@ def test_the_run_folder_holds_everything(smoke):
 
 
 def test_a_second_run_computes_nothing(smoke, monkeypatch):
-    from atlas_jax.pipeline import stages
+    from atlas_jax.pipeline import concepts, stages
 
     folder, _ = smoke
     before = json.loads((folder / "report.json").read_text())
-    for name in ("fit", "evaluate_translation", "identify", "generate", "build_corpus"):
+    for name in ("fit", "evaluate_translation", "evaluate_retrieval", "build_corpus"):
         monkeypatch.setattr(stages, name, None)
+    for name in ("identify", "generate"):
+        monkeypatch.setattr(concepts, name, None)
     result = invoke("--debug", "quickstart", "--smoke", "--out", folder, "--json")
     assert result.exit_code == 0, result.output
     after = json.loads(result.output)

@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import typer
 from nltk.tokenize.punkt import PunktSentenceTokenizer
 from typer.testing import CliRunner
 
 from atlas_jax.activations import capture
 from atlas_jax.atlas import SAE, Labels, load_atlas, save_saelens
 from atlas_jax.cli.app import app
-from atlas_jax.cli.evaluate_steering import EXAMPLE, steering
 from atlas_jax.corpus import build_corpus
 from atlas_jax.models import generate, load_model
 from atlas_jax.pipeline.recipe import Recipe
@@ -22,16 +20,14 @@ from atlas_jax.translate import Translation
 
 RUNNER = CliRunner()
 SITES = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post")
-evaluate = typer.Typer(pretty_exceptions_enable=False)
-evaluate.command(epilog=EXAMPLE)(steering)
 
 
-def invoke(*arguments, app=app):
+def invoke(*arguments):
     return RUNNER.invoke(app, [str(a) for a in arguments])
 
 
-def ok(*arguments, app=app):
-    result = invoke(*arguments, app=app)
+def ok(*arguments):
+    result = invoke(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -172,9 +168,19 @@ def known(run, monkeypatch):
 
 def test_evaluate_steering_writes_table_5(run, known, tmp_path):
     out = tmp_path / "evaluation"
-    command = [run[0], "--concept", "rivers", "--concept", "nothing", "--strength", 20]
+    command = [
+        "evaluate",
+        "steering",
+        run[0],
+        "--concept",
+        "rivers",
+        "--concept",
+        "nothing",
+        "--strength",
+        20,
+    ]
     command += ["--prompts", 2, "--max-new-tokens", 4, "--judge", "lexical", "--out", out]
-    shown = ok(*command, app=evaluate)
+    shown = ok(*command)
     for word in ("left out: nothing", "procrustes", "random", "combined", "faithfulness, %"):
         assert word in shown
     facts = json.loads((out / "steering.json").read_text())
@@ -182,7 +188,7 @@ def test_evaluate_steering_writes_table_5(run, known, tmp_path):
     assert facts["left_out"] == {"nothing": "No description is near."}
     assert len(facts["rows"]["lexical"]) == 2 * 3 and len(facts["examples"]["rows"]) == 1
     assert "| procrustes |" in (out / "steering.md").read_text()
-    assert json.loads(ok(*command, "--json", app=evaluate)) == facts
+    assert json.loads(ok(*command, "--json")) == facts
 
 
 @pytest.mark.parametrize(
@@ -195,7 +201,7 @@ def test_evaluate_steering_writes_table_5(run, known, tmp_path):
     ],
 )
 def test_evaluations_that_cannot_be_are_refused(run, known, tmp_path, more, message):
-    result = invoke(run[0], *more, "--out", tmp_path, app=evaluate)
+    result = invoke("evaluate", "steering", run[0], *more, "--out", tmp_path)
     assert result.exit_code == 2 and message in result.stderr
 
 
@@ -236,7 +242,7 @@ def test_a_run_without_translations_is_refused(run, tmp_path):
 
 
 def test_help_has_an_example():
-    result = invoke("--help", app=evaluate)
+    result = invoke("evaluate", "steering", "--help")
     assert result.exit_code == 0 and "Example: atlas-jax evaluate steering" in result.output
 
 

@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
             content = json.dumps({i: 2 if count % 3 else 0 for i in ratings})
         elif way == "never" or (count == 1 and way != "fine"):
             if way == "hang":
-                self.server.over.wait(5)
+                self.server.over.wait(15)
                 return
             if way == "500":
                 status = 500
@@ -101,7 +101,7 @@ def judge(server, cache=None, **more):
         cache,
         temperature=1.0,
         wait=0.01,
-        timeout=1.0,
+        timeout=5.0,
         retries=2,
     )
     return EndpointJudge(endpoint, **more)
