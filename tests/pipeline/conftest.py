@@ -1,6 +1,7 @@
 """The paper's recipe with two tiny models in the place of its three large ones, run once."""
 
 import json
+from itertools import product
 
 import pytest
 from nltk.tokenize.punkt import PunktSentenceTokenizer
@@ -10,6 +11,32 @@ from atlas_jax.pipeline.smoke import smoke_recipe
 
 SITES = [f"blocks.{i}.mlp.hook_post" for i in range(5)]
 FEATURES = 96
+
+
+def sentences():
+    """A few hundred that are all different."""
+    who = ("cat", "child", "baker", "sailor", "function", "teacher", "river", "engine", "letter")
+    does = (
+        "follows",
+        "returns to",
+        "waits for",
+        "answers",
+        "carries",
+        "forgets",
+        "counts",
+        "opens",
+    )
+    what = (
+        "the old bridge",
+        "every number",
+        "a list of names",
+        "some warm bread",
+        "the last train",
+    )
+    return [
+        f"{'The' if i % 3 else 'A small'} {a} {b} {c} {'in winter' if i % 2 else 'before noon'}."
+        for i, (a, b, c) in enumerate(product(who, does, what))
+    ]
 
 
 class Log:
@@ -40,6 +67,8 @@ def paper(tmp_path_factory):
     tiny = smoke_recipe(folder / "models")
     other = folder / "models" / "second"
     other.symlink_to(folder / "models" / "subject")
+    texts = folder / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences()))
     recipe = load_recipe("paper_llama31_gemma16k")
     recipe = recipe.with_values(
         {
@@ -49,7 +78,7 @@ def paper(tmp_path_factory):
             "subject.dtype": "float32",
             "atlas.reference": tiny.atlas.reference,
             "atlas.dtype": "float32",
-            "corpus.source": tiny.corpus.source,
+            "corpus.source": str(texts),
             "corpus.sequences": 200,
             "capture.batch_tokens": 1024,
             "capture.max_tokens": 48,

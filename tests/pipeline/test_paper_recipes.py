@@ -18,7 +18,7 @@ def test_the_16k_recipe_is_the_paper():
     layers = [int(site.split(".")[1]) for site in recipe.subject.sites]
     assert layers == [3, 12, 19, 25, 30]
     assert recipe.corpus.sequences == 1_000_000 and recipe.corpus.train_fraction == 0.5
-    assert len(set(recipe.evaluate.chosen)) == 100 and sum(recipe.evaluate.chosen) == 741_374
+    assert len(set(recipe.evaluate.chosen)) == 100 and sum(recipe.evaluate.chosen) == 696_209
     asked = recipe.evaluate_steering
     sizes = [len(query["features"]) for query in asked.queries]
     assert sizes == [14, 19, 25, 27, 33, 27, 34, 4, 29, 28]
