@@ -54,5 +54,5 @@ def test_bad_input():
         identify(translation(), np.ones(3), Rows(), TEXTS, k=6)
     with pytest.raises(InputError, match="3 atlas features"):
         identify(translation(), np.ones(4), Rows(), TEXTS)
-    with pytest.raises(InputError, match="from 0 to 4, or its name, got 5"):
+    with pytest.raises(InputError, match="by name or from 0 to 4, got 5"):
         translation().top_concepts(5)
