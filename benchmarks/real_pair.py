@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--retrieved", type=int, default=454, help="subject features")
     parser.add_argument("--samples", type=int, default=20, help="texts of a concept set")
     parser.add_argument(
-        "--steps", type=int, default=40, help="of exact Procrustes; 0: leave it out"
+        "--steps", type=int, default=30, help="of exact Procrustes; 0: leave it out"
     )
     parser.add_argument("--seed", type=int, default=0)
     how = parser.parse_args()
