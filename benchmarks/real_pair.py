@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--retrieved", type=int, default=454, help="subject features")
     parser.add_argument("--samples", type=int, default=20, help="texts of a concept set")
     parser.add_argument(
-        "--steps", type=int, default=60, help="of exact Procrustes; 0: leave it out"
+        "--steps", type=int, default=30, help="of exact Procrustes; 0: leave it out"
     )
     parser.add_argument("--seed", type=int, default=0)
     how = parser.parse_args()
@@ -225,7 +225,7 @@ def learning_curve(
     subject, atlas = pair.train[site][:], pair.train_atlas[:]
     sets = sets_from_samples(pair.held[site], pair.held_atlas, how.retrieved, how.samples, how.seed)
     points = []
-    for size in [n // 2**i for i in range(5, -1, -1)]:
+    for size in [n // 2**i for i in range(4, -1, -1)]:
         if size < n:
             maps: dict[str, Any] = fit(subject[:size], atlas[:size], METHODS, options=OPTIONS)
             other = replace(OPTIONS, rcond=CUT)

@@ -87,8 +87,7 @@ def run_experiment(
     if only is not None and only not in STAGES:
         raise InputError(f"Expected --only with one of {', '.join(STAGES)}, got '{only}'.")
     check_methods(recipe)
-    common = Run(folder, recipe, show.line)
-    run = common
+    common = run = Run(folder, recipe, show.line)
     for name, own in recipe.subjects().items():
         if name:
             show.line(f"== {name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from atlas_jax.activations import ActivationStore, capture
@@ -78,7 +79,7 @@ def record(
             names = list(sites) if source is model else []
             inputs = [source.fingerprint, texts.hash, names, vars(settings)]
             stores.setdefault(half, {})[side] = keeper.stage(
-                f"capture {half} {side}", inputs, produce
+                f"capture {half} {side}", inputs, produce, partial(ActivationStore.open, out)
             )
     return stores
 

@@ -62,6 +62,7 @@ def test_corpus_and_atlas_are_recorded_once(paper):
     shared = json.loads((folder / "manifest.json").read_text())["stages"]
     assert set(shared) == {"corpus", "capture train atlas", "capture eval atlas"}
     own = json.loads((folder / "second" / "manifest.json").read_text())["stages"]
+    assert shared["capture train atlas"]["seconds"] > 0.05  # not the second subject's look at it
     assert not set(own) & set(shared) and {"fit", "evaluate", "retrieval", "steer"} <= set(own)
     both = [
         ActivationStore.open(folder / place / "activations" / "eval" / side)
