@@ -433,11 +433,15 @@ def main(arguments: argparse.Namespace) -> None:
         return
     threads = use_threads(arguments.threads)
     here = machine()  # with the load before the first run
+    kept: dict[str, list[dict]] = {}
+    if arguments.only and arguments.out.exists():  # the other rows stay
+        kept = json.loads(arguments.out.read_text())["rows"]
     rows = []
     for name in arguments.only or ROWS:
-        rows += getattr(Bench(arguments.small, arguments.repeats), name)()
-    result = {"benchmark": "fit", "machine": here, "threads": threads, "small": arguments.small}
-    save(arguments.out, result | {"rows": rows})
+        kept[name] = getattr(Bench(arguments.small, arguments.repeats), name)()
+        rows += kept[name]
+        result = {"benchmark": "fit", "machine": here, "threads": threads, "small": arguments.small}
+        save(arguments.out, result | {"rows": {k: kept[k] for k in ROWS if k in kept}})
     for row in rows:
         for side, goal in row.get("goals", {}).items():
             met = "met" if goal["met"] else "MISSED"
