@@ -15,6 +15,7 @@ import jax
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintException
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 _CONF = BeartypeConf(is_pep484_tower=True)  # an int is a float, as for pyright
@@ -41,6 +42,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Before any test imports the package: every annotated shape is checked at run time.
 install_import_hook("atlas_jax", "atlas_jax_checker.check")
+
+# The same cases in every run; `--hypothesis-profile default` draws new ones.
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.load_profile("fixed")
 
 SENTENCES = (
     "The grey cat slept on the warm stones of the garden wall.",

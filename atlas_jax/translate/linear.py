@@ -125,6 +125,8 @@ class Gram:
 
         By Cholesky where the matrix has full rank, by its eigenvectors where it has not.
         """
+        if not self.live.size:  # every row of the atlas is zero
+            return np.zeros((cross.shape[1], self.width))
         whole = len(self.live) == self.width
         right = cross if whole else cross[self.live]
         factor = self._full_rank if alpha == 0 else self._penalised(alpha)

