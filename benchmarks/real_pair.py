@@ -22,10 +22,10 @@ from typing import Any
 import measure
 import numpy as np
 
-from atlas_jax.activations import ActivationStore
 from atlas_jax.evaluate import evaluate_retrieval, evaluate_translation, sets_from_samples
 from atlas_jax.evaluate.tables import METHOD_NAMES, Table
-from atlas_jax.pipeline.evaluation import Recorded, save_evaluation
+from atlas_jax.pipeline.evaluation import save_evaluation
+from atlas_jax.pipeline.run_folder import RunFolder
 from atlas_jax.report.figures import curve, save_figure
 from atlas_jax.translate import MomentsFolder, Options, fit, fit_moments, polar
 from atlas_jax.translate.linear import correlation, covariance
@@ -57,13 +57,10 @@ class Pair:
     """The four stores of a run."""
 
     def __init__(self, run: Path) -> None:
-        def store(half: str, side: str) -> ActivationStore:
-            return ActivationStore.open(run / "activations" / half / side)
-
-        self.train, self.held = store("train", "subject"), store("eval", "subject")
-        train, held = store("train", "atlas"), store("eval", "atlas")
+        opened = RunFolder(run)
+        self.train, self.held, self.about = opened.train, opened.held_out, opened.about()
+        train, held = opened.train_atlas, opened.held_out_atlas
         self.train_atlas, self.held_atlas = train[train.sites[0]], held[held.sites[0]]
-        self.about = Recorded(run, self.held, held, {}).about()
         self.sites = sorted(self.train.sites, key=lambda site: int(site.split(".")[1]))
         self.middle = self.sites[len(self.sites) // 2]
 

@@ -16,7 +16,7 @@ evaluate_app = typer.Typer(
     help="How well translations carry concepts.", no_args_is_help=True, rich_markup_mode=None
 )
 
-RunFolder = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Method = Annotated[
     list[str] | None, typer.Option(help="May be repeated. [default: all that were fitted]")
 ]
@@ -38,7 +38,7 @@ def evaluate() -> None:
 )
 @reports_errors
 def translation(
-    run: RunFolder,
+    run: RunArgument,
     features: Annotated[
         str, typer.Option(help="How many atlas features to draw, or which: 12,404,3001.")
     ] = "100",
@@ -53,11 +53,17 @@ def translation(
     as_json: Json = False,
 ) -> None:
     """AUROC and average precision of one-concept queries on held-out texts (section 4.3.1)."""
-    from atlas_jax.pipeline.evaluation import Recorded, evaluate_run_translation
+    from atlas_jax.pipeline.evaluation import evaluate_run_translation
+    from atlas_jax.pipeline.run_folder import RunFolder
 
-    recorded = Recorded.open(run, site or (), method or ())
     result = evaluate_run_translation(
-        recorded, _features(features), seed=seed, cosine=cosine, min_positive=min_positive
+        RunFolder(run),
+        _features(features),
+        sites=site,
+        methods=method,
+        seed=seed,
+        cosine=cosine,
+        min_positive=min_positive,
     )
     _finish("translation", result, out or run / "reports" / "translation", as_json)
 
@@ -67,7 +73,7 @@ def translation(
 )
 @reports_errors
 def retrieval(
-    run: RunFolder,
+    run: RunArgument,
     features: Annotated[
         str, typer.Option(help="How many subject features to draw, or which: 12,404,3001.")
     ] = "454",
@@ -97,10 +103,11 @@ def retrieval(
     Sets are made of the held-out texts that activate a feature most, read from --sets, or written
     by a model at --endpoint from --descriptions.
     """
-    from atlas_jax.pipeline.evaluation import Recorded, evaluate_run_retrieval
+    from atlas_jax.pipeline.evaluation import evaluate_run_retrieval
+    from atlas_jax.pipeline.run_folder import RunFolder
     from atlas_jax.pipeline.text_sets import text_sets, written_sets
 
-    recorded = Recorded.open(run, site or (), method or ())
+    opened = RunFolder(run)
     folder = out or run / "reports" / "retrieval"
     source = None
     if descriptions is not None:
@@ -110,9 +117,16 @@ def retrieval(
         sets = written_sets(folder, descriptions, endpoint, model, samples, chosen, seed)
     if sets is not None:
         keep_compiled_programs()
-        source = text_sets(recorded, sets)
+        source = text_sets(opened, sets, site)
     result = evaluate_run_retrieval(
-        recorded, _features(features), samples, validity=validity, seed=seed, sets=source
+        opened,
+        _features(features),
+        samples,
+        sites=site,
+        methods=method,
+        validity=validity,
+        seed=seed,
+        sets=source,
     )
     _finish("retrieval", result, folder, as_json)
 
@@ -128,18 +142,14 @@ def _features(text: str) -> int | list[int]:
 
 
 def _finish(kind: str, result: Mapping[str, Any], out: Path, as_json: bool) -> None:
-    from atlas_jax.evaluate.tables import retrieval_tables, translation_tables
-    from atlas_jax.pipeline.evaluation import save_evaluation
+    from atlas_jax.pipeline.evaluation import TABLES, save_evaluation
 
     written = save_evaluation(kind, result, out)
     if as_json:
         typer.echo(json.dumps(result, indent=1))
         return
     terminal = Terminal()
-    tables = {"translation": translation_tables, "retrieval": retrieval_tables}[kind](
-        result, tests=False
-    )
-    for table in tables:  # the paired tests are in the files
+    for table in TABLES[kind](result, tests=False):  # the paired tests are in the files
         terminal.line(table.caption)
         terminal.table(table.head, table.rows)
     terminal.line(f"{', '.join(path.name for path in written)} in {out}")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
-from atlas_jax.cli.run_folder import RunFolder
 from atlas_jax.cli.search import AsJson, RunArgument, Sites
 from atlas_jax.errors import InputError
+from atlas_jax.pipeline.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from atlas_jax.evaluate import Judge
@@ -72,7 +72,8 @@ def steering(
     readings and ratings are kept in the folder: the same command goes on where it stopped.
     """
     from atlas_jax.evaluate import evaluate_steering, paper_protocol, protocol_queries
-    from atlas_jax.evaluate.steering_tables import steered_examples, steering_markdown
+    from atlas_jax.evaluate.steering_tables import steered_examples
+    from atlas_jax.pipeline.evaluation import save_evaluation
     from atlas_jax.steering import Sampling
 
     keep_compiled_programs()
@@ -103,10 +104,7 @@ def steering(
     examples = steered_examples(report, methods[0], place)
     facts: dict[str, Any] = report.to_dict()
     facts["examples"] = {"place": place, "rows": examples}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "steering.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1), "utf-8")
-    text = "\n".join(f"Judge: {name}\n\n{steering_markdown(report, name)}" for name in names)
-    (folder / "steering.md").write_text(text, "utf-8")
+    written = save_evaluation("steering", facts, folder)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
         return
@@ -123,7 +121,7 @@ def steering(
         for e in examples
     ]
     terminal.table([f"steered at {place}", "strength", "prompt", "unsteered", "steered"], rows)
-    terminal.line(f"The report is {folder / 'steering.md'} and {folder / 'steering.json'}")
+    terminal.line(f"{', '.join(path.name for path in written)} in {folder}")
 
 
 def _judge(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
-from atlas_jax.cli.run_folder import RunFolder, query_facts
+from atlas_jax.pipeline.run_folder import RunFolder, query_facts
 
 RunArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="Folder of a run, e.g. runs/quickstart.")
@@ -105,7 +105,7 @@ def identify(
     hits = []
     for translation in opened.translations(sites, [method]):
         most = min(k, len(translation.matrix))
-        hits += find(translation, asked, opened.store, opened.corpus.eval, most, samples)
+        hits += find(translation, asked, opened.held_out, opened.corpus.eval, most, samples)
     hits.sort(key=lambda hit: -hit.score)
     found = []
     for hit in hits[:k]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
-from atlas_jax.cli.run_folder import RunFolder, query_facts
 from atlas_jax.cli.search import (
     AsJson,
     Features,
@@ -22,6 +21,7 @@ from atlas_jax.cli.search import (
     print_query,
 )
 from atlas_jax.errors import InputError
+from atlas_jax.pipeline.run_folder import RunFolder, query_facts
 
 
 @reports_errors

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from atlas_jax.evaluate.faithfulness import best_strength, gains, shares
+from atlas_jax.evaluate.paper import figures
 from atlas_jax.evaluate.steering_report import RANDOM, SteeringReport
+from atlas_jax.evaluate.tables import METHOD_NAMES, Table, interval_cell
 
 
 def identification_rows(
@@ -64,40 +66,65 @@ def steered_examples(
     return found
 
 
-def steering_cells(report: SteeringReport, judge: str | None = None) -> list[list[str]]:
-    """Table 5 as cells: a row for each method, f and delta a at each place, `random` first."""
-    rows = {(row["method"], row["place"]): row for row in report.rows(judge)}
-    methods = sorted(report.methods, key=lambda name: name != RANDOM)
-    return [
-        [
-            method,
-            *(
-                text
-                for place in report.places
-                for text in (
-                    _cell(rows[method, place], "faithfulness", 1),
-                    _cell(rows[method, place], "delta_activation", 2),
-                )
-            ),
-        ]
-        for method in methods
-    ]
+def steering_tables(result: Mapping[str, Any], tests: bool = True) -> list[Table]:
+    """Table 5, one for each judge, and the paper's own.
 
-
-def steering_markdown(report: SteeringReport, judge: str | None = None) -> str:
-    """Table 5 in Markdown, with what it was measured on below it."""
-    head = ["method", *(f"{place}: {name}" for place in report.places for name in ("f", "Δa"))]
-    lines = [head, ["---"] * len(head), *steering_cells(report, judge)]
-    note = (
-        f"f in per cent (eq. 5), Δa at the same strength; mean over {len(report.queries)} queries "
-        f"with 95 % interval; {len(report.prompts)} prompts, strengths "
-        f"{', '.join(f'{s:g}' for s in report.strengths)}, judge: {judge or report.judge}."
+    Args:
+        result: `SteeringReport.to_dict`.
+        tests: also the differences from random directions.
+    """
+    facts = (
+        f"mean over {len(result['queries'])} queries with 95 % interval; {len(result['prompts'])} "
+        f"prompts, strengths {', '.join(f'{s:g}' for s in result['strengths'])}"
     )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{note}\n"
+    tables = []
+    for judge, rows in result["rows"].items():
+        caption = (
+            f"Steering: faithfulness f in per cent (eq. 5) and Δa, the change of the concept's "
+            f"atlas features at the same strength; {facts}; judge: {judge}"
+        )
+        tables.append(_table(rows, caption, ""))
+        if tests and RANDOM in {row["method"] for row in rows} and len(rows) > 1:
+            caption = f"The same, less random directions under the same resamples; judge: {judge}"
+            others = [row for row in rows if row["method"] != RANDOM]
+            tables.append(_table(others, caption, f"_minus_{RANDOM}"))
+    return [*tables, _paper_table()]
 
 
-def _cell(row: dict[str, Any], metric: str, digits: int) -> str:
-    mean, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    if np.isnan(mean):
-        return "-"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _table(rows: Sequence[Mapping[str, Any]], caption: str, kind: str) -> Table:
+    places = list(dict.fromkeys(row["place"] for row in rows))
+    methods = sorted(dict.fromkeys(row["method"] for row in rows), key=lambda m: m != RANDOM)
+    by = {(row["method"], row["place"]): row for row in rows}
+    cells = tuple(
+        (
+            METHOD_NAMES.get(method, method),
+            *(
+                interval_cell(by[method, place], f"{metric}{kind}", digits)
+                for place in places
+                for metric, digits in (("faithfulness", 1), ("delta_activation", 2))
+            ),
+        )
+        for method in methods
+    )
+    return Table(caption, ("Method", *(f"{p} {m}" for p in places for m in ("f", "Δa"))), cells)
+
+
+def _paper_table(subject: str = "Llama-Base") -> Table:
+    found = figures()["steering"][subject]
+    places = list(next(iter(found.values())))
+    return Table(
+        f"The paper's own figures ({subject}, Gemma Scope 16k): other models, prompts and judge, "
+        "so the order of methods can be compared, the values cannot",
+        ("Method", *(f"{p} {m}" for p in places for m in ("f", "Δa"))),
+        tuple(
+            (
+                METHOD_NAMES[method],
+                *(
+                    f"{by[place][metric]:.2f}"
+                    for place in places
+                    for metric in ("faithfulness", "delta_activation")
+                ),
+            )
+            for method, by in found.items()
+        ),
+    )

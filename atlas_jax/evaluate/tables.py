@@ -77,7 +77,8 @@ def translation_tables(result: Mapping[str, Any], tests: bool = True) -> list[Ta
         for site, report in sites.items():
             known = translation_figures(result["subject"], site).get(row["method"], {})
             for metric in ("auroc", "ap"):
-                cells.append(_cell(report["methods"][i], metric, known.get(metric)))
+                cell = interval_cell(report["methods"][i], metric)
+                cells.append(f"{cell} ({known[metric]:.2f})" if metric in known else cell)
         rows.append(tuple(cells))
     base = [_number(x) for site in sites.values() for x in (0.5, site["base_rate"])]
     rows.append(("Chance", *base))
@@ -130,14 +131,11 @@ def retrieval_tables(result: Mapping[str, Any], tests: bool = True) -> list[Tabl
     """
     tables = []
     for site, report in result["sites"].items():
-        rows: list[tuple[str, ...]] = [
-            (
-                str(METHOD_NAMES.get(row["method"], row["method"])),
-                *(x for m in ("mrr", "mpp") for x in (_cell(row, m), _number(row[f"{m}_std"]))),
-                str(row["tied"]),
-            )
-            for row in report["methods"]
-        ]
+        rows: list[tuple[str, ...]] = []
+        for row in report["methods"]:
+            name = str(METHOD_NAMES.get(row["method"], row["method"]))
+            parts = [(interval_cell(row, m), _number(row[f"{m}_std"])) for m in ("mrr", "mpp")]
+            rows.append((name, *parts[0], *parts[1], str(row["tied"])))
         chance = report["random"]
         rows.append(("Chance", _number(chance["mrr"]), "", f"{chance['mpp']:.4f}", "", ""))
         tables.append(
@@ -203,14 +201,14 @@ def _beside(subject: str) -> str:
     return "; in brackets the paper's figure" if subject in SUBJECTS else ""
 
 
-def _cell(row: Mapping[str, Any], metric: str, paper: float | None = None) -> str:
-    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-    text = f"{_number(row[metric])} [{_number(low)}, {_number(high)}]"
-    return text if paper is None else f"{text} ({paper:.2f})"
+def interval_cell(row: Mapping[str, Any], metric: str, digits: int = 3) -> str:
+    """Mean and interval of a metric: the fields `metric`, `metric_low` and `metric_high`."""
+    mean, low, high = (_number(row[f"{metric}{end}"], digits) for end in ("", "_low", "_high"))
+    return f"{mean} [{low}, {high}]"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _p(value: float | None) -> str:
@@ -222,7 +220,7 @@ def _p(value: float | None) -> str:
 def _escaped(text: str) -> str:
     for plain, escaped in (
         ("\\", r"\textbackslash{}"), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#"),
-        ("−", "$-$"), ("–", "--"),
+        ("−", "$-$"), ("–", "--"), ("Δ", r"$\Delta$"),
     ):  # fmt: skip
         text = text.replace(plain, escaped)
     return text

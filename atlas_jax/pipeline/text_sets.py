@@ -2,45 +2,45 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atlas_jax.atlas import Labels, load_atlas
+from atlas_jax.atlas import Labels
 from atlas_jax.endpoint import Endpoint
 from atlas_jax.errors import InputError
 from atlas_jax.evaluate.concept_sets import ConceptSets, read_sets, sets_from_texts, write_sets
 from atlas_jax.evaluate.set_writer import write_texts
-from atlas_jax.models import load_model
-from atlas_jax.pipeline.evaluation import Recorded
+from atlas_jax.pipeline.run_folder import RunFolder
 
 
-def text_sets(run: Recorded, path: Path) -> Callable[[str], ConceptSets]:
-    """Reads a file's texts with the run's own models.
+def text_sets(
+    run: RunFolder, path: Path, sites: Sequence[str] | None = None
+) -> Callable[[str], ConceptSets]:
+    """Reads a file's texts, whose features are those of one site, with the run's own models.
 
     Raises:
         InputError: more than one site, whose features the file cannot all mean, or models that are
             not those of the run.
     """
-    if len(run.files) != 1:
+    chosen = run.choose_sites(sites)
+    if len(chosen) != 1:
         raise InputError(
-            f"Expected one site for the features of {path}, the run has {', '.join(run.files)}: "
-            "choose with --site."
+            f"Expected one site for the features of {path}, got {', '.join(chosen)}: choose with "
+            "--site."
         )
     texts = read_sets(path)
-    recipe = json.loads((run.folder / "manifest.json").read_text("utf-8"))["recipe"]
-    model: Any = load_model(recipe["subject"]["model"], recipe["subject"]["dtype"])
-    atlas: Any = load_atlas(recipe["atlas"]["reference"], dtype=recipe["atlas"]["dtype"])
-    for source, store in ((model, run.subject), (atlas, run.atlas)):
+    model: Any = run.model
+    atlas: Any = run.atlas
+    for source, store in ((model, run.held_out), (atlas, run.held_out_atlas)):
         if source.fingerprint != store.meta["fingerprint"]:
             raise InputError(
                 f"Expected {source.name} as it was when {run.folder} was recorded, its weights "
                 "have changed: capture again."
             )
-    reading = {key: recipe["capture"][key] for key in ("pool", "batch_tokens", "max_tokens")}
+    reading = {key: run.recipe["capture"][key] for key in ("pool", "batch_tokens", "max_tokens")}
     return lambda site: sets_from_texts(model, site, atlas, texts, source=path.name, **reading)
 
 

@@ -17,6 +17,7 @@ SECTIONS: dict[str, tuple[str, sections.Section]] = {
     "summary": ("What was done", sections.summary),
     "quality": ("How well the translations rank", sections.quality),
     "features": ("Feature by feature", sections.features),
+    "retrieval": ("Subject features found again", sections.retrieval),
     "learning": ("With more text", sections.learning),
     "queries": ("Queries", texts.queries),
     "steering": ("Steering", texts.steering),
@@ -33,7 +34,8 @@ def render_report(result: Mapping[str, Any]) -> str:
 
     Args:
         result: what report.json holds: title, created, versions, subject, atlas, corpus, timings,
-            quality, learning_curve, queries, steering, notes, licences; each may be missing.
+            quality, learning_curve, retrieval, queries, steering, notes, licences; each may be
+            missing.
     """
     made = {key: content for key, (_, make) in SECTIONS.items() if (content := make(result))}
     links = [

@@ -129,6 +129,36 @@ def features(result: Result) -> Html | None:
     return join(figures) if figures else None
 
 
+def retrieval(result: Result) -> Html | None:
+    """Subject features found again by texts that activate them: MRR and MPP."""
+    sites = result.get("retrieval") or {}
+    if not sites:
+        return None
+    rows = []
+    for site, found in sites.items():
+        rows += [
+            [site, row["method"], *(_between(row, metric) for metric in ("mrr", "mpp"))]
+            for row in found["methods"]
+        ]
+        chance = found.get("random") or {}
+        rows.append([site, "chance", number(chance.get("mrr")), number(chance.get("mpp"))])
+    first = next(iter(sites.values()))
+    note = (
+        f"{number(first.get('texts_of_a_set'))} texts for each subject feature "
+        f"({first.get('source')}), kept by the rule {first.get('validity')}. The mean reading "
+        "of a feature's texts by the atlas is the query; of all scores, its own should be the best. "
+        "MRR: mean reciprocal rank (eq. 10); MPP: mean softmax share of the feature's own score "
+        "among the standardised ones (eq. 11); both are 1 at best."
+    )
+    head = ["Site", "Method", "MRR", "MPP"]
+    return join([element("p", note), table(head, rows, "Mean over features, 95 % interval")])
+
+
+def _between(row: Mapping[str, Any], metric: str) -> str:
+    mean, low, high = (number(row.get(f"{metric}{end}")) for end in ("", "_low", "_high"))
+    return f"{mean} ({low} – {high})"
+
+
 def learning(result: Result) -> Html | None:
     """How the metrics grow with the number of training texts, at each site."""
     points = result.get("learning_curve") or []

@@ -16,8 +16,7 @@ from atlas_jax.evaluate.steering_readings import read_features
 from atlas_jax.evaluate.steering_tables import (
     identification_rows,
     steered_examples,
-    steering_cells,
-    steering_markdown,
+    steering_tables,
 )
 from atlas_jax.identify import Hit, Sample
 from atlas_jax.models import load_model
@@ -26,6 +25,7 @@ from atlas_jax.steering import Sampling
 from atlas_jax.translate import Translation
 
 SITES = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post")
+PROCRUSTES = "Orthogonal Procrustes"
 SHORT = Sampling(max_new_tokens=6)
 
 
@@ -227,11 +227,15 @@ def test_a_second_call_does_nothing_again(parts, evaluated, monkeypatch):
 
 def test_tables(evaluated):
     report, _, _ = evaluated
-    cells = steering_cells(report)
-    assert [row[0] for row in cells] == ["random", "covariance", "procrustes"]
-    assert {len(row) for row in cells} == {7}
-    text = steering_markdown(report)
-    assert text.count("\n| ") == 4 and "3 queries" in text and "judge: letters" in text
+    table, gaps, *_, paper = steering_tables(report.to_dict())
+    assert [row[0] for row in table.rows] == ["Random directions", "Covariance", PROCRUSTES]
+    assert {len(row) for row in table.rows} == {7}
+    assert "3 queries" in table.caption and table.caption.endswith("judge: letters")
+    first = next(row for row in report.rows() if row["method"] == "procrustes")
+    assert table.rows[2][1].startswith(f"{first['faithfulness']:.1f} [")
+    assert [row[0] for row in gaps.rows] == ["Covariance", PROCRUSTES]
+    assert gaps.rows[1][1].startswith(f"{first['faithfulness_minus_random']:.1f} [")
+    assert paper.rows[0][0] == "Random directions" and len(paper.head) == 13
     examples = steered_examples(report, "procrustes", "combined")
     assert [e["query"] for e in examples] == ["e", "a", "t"]
     for q, example in enumerate(examples):

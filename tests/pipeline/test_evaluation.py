@@ -87,8 +87,8 @@ def test_retrieval_by_a_file_of_texts(paper, tmp_path, sentences):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "ridge"], "got ridge"),
-        (["--site", "blocks.9.mlp.hook_post"], "got blocks.9"),
+        (["--method", "ridge"], "got 'ridge'"),
+        (["--site", "blocks.9.mlp.hook_post"], "got 'blocks.9"),
         (["--features", "some"], "got 'some'"),
         (["--features", "3,400"], "got [400]"),
     ],
@@ -104,7 +104,7 @@ def test_wrong_input_is_one_line(paper, arguments, message, tmp_path):
 
 def test_a_folder_without_a_run(tmp_path):
     result = CliRunner().invoke(app, ["evaluate", "translation", str(tmp_path)])
-    assert result.exit_code == 2 and "found none" in result.stderr
+    assert result.exit_code == 2 and "holds none" in result.stderr
 
 
 def test_the_papers_figures():

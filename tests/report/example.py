@@ -34,6 +34,14 @@ def _layers(rng: random.Random) -> dict[str, Any]:
     return layers
 
 
+def _retrieval() -> dict[str, Any]:
+    row = {"mrr": 0.31, "mrr_low": 0.27, "mrr_high": 0.35}
+    row |= {"mpp": 0.021, "mpp_low": 0.018, "mpp_high": None}
+    methods = [{"method": method, **row} for method in METHODS]
+    about = {"texts_of_a_set": 20, "source": "held-out texts", "validity": "sets"}
+    return {"methods": methods, "random": {"mrr": 0.02, "mpp": 0.005}, **about}
+
+
 def _samples(rng: random.Random) -> list[dict[str, Any]]:
     tokens = ["The", " old", " dog", " slept", " beside", " the", " stove", "."]
     shaded = {
@@ -116,6 +124,7 @@ def example() -> dict[str, Any]:
             "base_rate": 0.14,
             "layers": _layers(rng),
         },
+        "retrieval": {SITES[0]: _retrieval()},
         "learning_curve": curve,
         "queries": [_query(rng, "dogs"), _query(rng, "the weather")],
         "steering": [{"query": "dogs", "prompt": "Yesterday I", "outputs": outputs}],

@@ -148,6 +148,12 @@ def test_the_best_of_each_column_is_bold_and_random_never():
     assert f"AUROC {top:.3f}" in Page(source).text
 
 
+def test_retrieval_stands_beside_its_chance():
+    page = Page(render_report(example())).text
+    assert "0.310 (0.270 – 0.350)" in page and "0.021 (0.018 – –)" in page
+    assert page.index("Subject features found again") < page.index("With more text")
+
+
 def test_unsteered_comes_first_and_strengths_rise():
     page = Page(render_report(example())).text
     texts = ["and then came in.", "and then dogs came in.", "and then dogs dogs dogs dogs came in."]

@@ -114,8 +114,8 @@ def label_atlas(
         The new labels.
 
     Raises:
-        InputError: an unknown source or feature, activations of another site, or a damaged
-            `labels.jsonl`.
+        InputError: an unknown source or feature, activations of another site, or a
+            `labels.jsonl` that is damaged or somebody else's export.
     """
     unknown = [name for name in by if name not in LABEL_SOURCES]
     if unknown or not by:
@@ -133,6 +133,11 @@ def label_atlas(
         raise InputError(f"Expected features from 0 to {n - 1}, got {features[0]}, {features[-1]}.")
     path = folder / "labels.jsonl"
     known = Labels.load(path) if path.exists() else Labels({})
+    if known.origin:
+        raise InputError(
+            f"Expected descriptions that atlas-jax wrote in {path}, got an export of "
+            f"{known.origin}, which would lose its other fields: give that file another name."
+        )
     limit = loaded.max_norm
     if limit is None:
         limit = norm_limit(source.read(np.arange(min(_SAMPLE_CONTEXTS, len(source.tokens)))))

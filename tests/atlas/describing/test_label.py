@@ -145,6 +145,15 @@ def test_what_is_wrong_is_one_line(folder, source, model, embedder):
         assert "\n" not in str(caught.value)
 
 
+def test_an_export_is_not_written_over(folder, source, model, embedder):
+    row = {"modelId": "gpt2-small", "layer": "8-res-jb", "index": 1, "description": "dogs"}
+    path = folder / "labels.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(InputError, match="an export of gpt2-small/8-res-jb, which would lose"):
+        label_atlas(folder, source, model, embedder)
+    assert json.loads(path.read_text()) == row
+
+
 @pytest.mark.parametrize(
     ("answer", "label"),
     [

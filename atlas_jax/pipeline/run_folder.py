@@ -1,4 +1,4 @@
-"""A run folder opened again: its atlas, translations, stores and texts, each when first needed."""
+"""A run folder opened again: its models, translations, stores and texts, each when first needed."""
 
 from __future__ import annotations
 
@@ -22,28 +22,22 @@ if TYPE_CHECKING:
 class RunFolder:
     """What `atlas-jax quickstart` or `atlas-jax run` left in a folder.
 
+    A subject's own folder within a run of several finds what all of them share one folder up.
+
     Raises:
-        InputError: no run there, or one without translations.
+        InputError: no run there.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder.expanduser()
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder).expanduser()
         try:
-            self.recipe: dict[str, Any] = json.loads(
-                (self.folder / "manifest.json").read_text("utf-8")
-            )["recipe"]
-        except (OSError, ValueError, KeyError):
+            manifest = json.loads((self.folder / "manifest.json").read_text("utf-8"))
+            self.recipe: dict[str, Any] = manifest["recipe"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"Expected the folder of a run, {folder} holds none: make one with atlas-jax "
                 f"quickstart --out {folder}."
             ) from None
-        self._files: dict[str, dict[str, Path]] = {}
-        for path in sorted((self.folder / "translations").glob("*/*.safetensors")):
-            self._files.setdefault(path.parent.name, {})[path.stem] = path
-        if not self._files:
-            raise InputError(
-                f"Expected translations in {folder}, found none: let the run finish its fit."
-            )
 
     @cached_property
     def model(self) -> LanguageModel:
@@ -65,19 +59,58 @@ class RunFolder:
         """The sentences of the run."""
         from atlas_jax.corpus import Corpus
 
-        return Corpus.load(self.folder / "corpus")
+        return Corpus.load(self._shared("corpus"))
 
     @cached_property
-    def store(self) -> ActivationStore:
+    def held_out(self) -> ActivationStore:
         """The subject's activations on the held-out sentences."""
+        return self._store("eval", "subject")
+
+    @cached_property
+    def held_out_atlas(self) -> ActivationStore:
+        """The atlas's activations on the same sentences."""
+        return self._store("eval", "atlas")
+
+    @cached_property
+    def train(self) -> ActivationStore:
+        """The subject's activations on the sentences of the fit."""
+        return self._store("train", "subject")
+
+    @cached_property
+    def train_atlas(self) -> ActivationStore:
+        """The atlas's activations on the same sentences."""
+        return self._store("train", "atlas")
+
+    def _store(self, half: str, side: str) -> ActivationStore:
         from atlas_jax.activations import ActivationStore
 
-        return ActivationStore.open(self.folder / "activations" / "eval" / "subject")
+        return ActivationStore.open(self._shared(f"activations/{half}/{side}"))
+
+    def _shared(self, name: str) -> Path:
+        mine, common = self.folder / name, self.folder.parent / name
+        return common if common.exists() and not mine.exists() else mine
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, Path]]:
+        """The translations by site and method, first layers first, in the order of METHODS.
+
+        Raises:
+            InputError: there are none.
+        """
+        found: dict[str, dict[str, Path]] = {}
+        files = (self.folder / "translations").glob("*/*.safetensors")
+        for path in sorted(files, key=lambda path: (_layer(path.parent.name), _order(path.stem))):
+            found.setdefault(path.parent.name, {})[path.stem] = path
+        if not found:
+            raise InputError(
+                f"Expected translations in {self.folder}, found none: let the run finish its fit."
+            )
+        return found
 
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites with translations, first layers first."""
-        return tuple(sorted(self._files, key=lambda site: (_layer(site), site)))
+        return tuple(self.files)
 
     def choose_sites(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """Those that were asked for; default: all.
@@ -86,11 +119,25 @@ class RunFolder:
             InputError: one without a translation.
         """
         for site in wanted or ():
-            if site not in self._files:
+            if site not in self.files:
                 raise InputError(
                     f"Expected a site that was fitted ({', '.join(self.sites)}), got '{site}'."
                 )
         return tuple(wanted or self.sites)
+
+    def choose_methods(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """Those that were asked for; default: all that some site was fitted with.
+
+        Raises:
+            InputError: one that no site was fitted with.
+        """
+        known = tuple(dict.fromkeys(method for by in self.files.values() for method in by))
+        for method in wanted or ():
+            if method not in known:
+                raise InputError(
+                    f"Expected a method that was fitted ({', '.join(known)}), got '{method}'."
+                )
+        return tuple(wanted or known)
 
     def translation(self, site: str, method: str) -> Translation:
         """One translation, read now.
@@ -100,18 +147,28 @@ class RunFolder:
         """
         from atlas_jax.translate import Translation
 
-        if method not in self._files[site]:
+        if method not in self.files[site]:
             raise InputError(
-                f"Expected a method that was fitted ({', '.join(self._files[site])}), got "
-                f"'{method}'."
+                f"Expected a method that was fitted at {site} ({', '.join(self.files[site])}), "
+                f"got '{method}'."
             )
-        return Translation.load(self._files[site][method])
+        return Translation.load(self.files[site][method])
 
     def translations(self, sites: Sequence[str], methods: Sequence[str]) -> Iterator[Translation]:
         """One after the other, so that one at a time is in memory."""
         for method in methods:
             for site in sites:
                 yield self.translation(site, method)
+
+    def about(self) -> dict[str, Any]:
+        """What every result names."""
+        mine, theirs = self.held_out.meta, self.held_out_atlas.meta
+        return {
+            "subject": mine["model"],
+            "atlas": theirs["model"],
+            "corpus": mine["texts"],
+            "fingerprints": {"subject": mine["fingerprint"], "atlas": theirs["fingerprint"]},
+        }
 
     def query(self, text: str | None, features: str | None, top: int) -> Query:
         """A query in words, from a file that `--save-query` wrote, or by feature numbers.
@@ -144,6 +201,13 @@ def query_facts(query: Query, atlas: Atlas) -> dict[str, Any]:
     }
 
 
-def _layer(site: str) -> int:
+def _layer(site: str) -> tuple[int, str]:
     number = site.split(".")[1] if site.count(".") else ""
-    return int(number) if number.isdecimal() else -1
+    return (int(number) if number.isdecimal() else -1, site)
+
+
+def _order(method: str) -> tuple[int, str]:
+    from atlas_jax.translate import METHODS
+
+    names = list(METHODS)
+    return (names.index(method) if method in names else len(names), method)
