@@ -217,7 +217,7 @@ def _numbers(text: str) -> list[int] | None:
 
 
 @atlas_app.command(
-    epilog="Examples: atlas-jax atlas show 1089 --contexts runs/quickstart; "
+    epilog="Examples: atlas-jax atlas show 3044 --contexts runs/quickstart; "
     "atlas-jax atlas show --search 'the sea and ships'"
 )
 @reports_errors

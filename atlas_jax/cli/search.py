@@ -19,7 +19,7 @@ QueryArgument = Annotated[
     typer.Argument(metavar="QUERY", help="In words, or a file that --save-query wrote."),
 ]
 Features = Annotated[
-    str | None, typer.Option(help="Atlas features by number, e.g. 6772,1089, instead of words.")
+    str | None, typer.Option(help="Atlas features by number, e.g. 3044,2686, instead of words.")
 ]
 Top = Annotated[int, typer.Option(min=1, help="Atlas features that words become.")]
 Sites = Annotated[

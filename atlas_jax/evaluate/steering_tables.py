@@ -97,7 +97,7 @@ def _table(rows: Sequence[Mapping[str, Any]], caption: str, kind: str) -> Table:
     by = {(row["method"], row["place"]): row for row in rows}
     cells = tuple(
         (
-            METHOD_NAMES.get(method, method),
+            str(METHOD_NAMES.get(method, method)),
             *(
                 interval_cell(by[method, place], f"{metric}{kind}", digits)
                 for place in places

@@ -146,7 +146,7 @@ def retrieval(result: Result) -> Html | None:
     note = (
         f"{number(first.get('texts_of_a_set'))} texts for each subject feature "
         f"({first.get('source')}), kept by the rule {first.get('validity')}. The mean reading "
-        "of a feature's texts by the atlas is the query; of all scores, its own should be the best. "
+        "of a feature's texts by the atlas is the query; of all scores, its own should be best. "
         "MRR: mean reciprocal rank (eq. 10); MPP: mean softmax share of the feature's own score "
         "among the standardised ones (eq. 11); both are 1 at best."
     )
