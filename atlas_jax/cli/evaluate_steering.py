@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +103,8 @@ def steering(
     place = report.places[-1]
     examples = steered_examples(report, methods[0], place)
     facts: dict[str, Any] = report.to_dict()
-    facts["examples"] = {"place": place, "rows": examples}
+    facts["examples"] = {"method": methods[0], "place": place, "rows": examples}
+    facts["identified"] = _identified(opened, queries, sites, methods[0])
     written = save_evaluation("steering", facts, folder)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
@@ -122,6 +123,21 @@ def steering(
     ]
     terminal.table([f"steered at {place}", "strength", "prompt", "unsteered", "steered"], rows)
     terminal.line(f"{', '.join(path.name for path in written)} in {folder}")
+
+
+def _identified(
+    opened: RunFolder, queries: Mapping[str, Query], sites: Sequence[str], method: str
+) -> list[dict[str, Any]]:
+    from atlas_jax.evaluate.steering_tables import identification_rows
+    from atlas_jax.identify import Hit, identify
+
+    best: dict[str, Hit] = {}
+    for translation in opened.translations(sites, [method]):
+        for name, query in queries.items():
+            hit, *_ = identify(translation, query, opened.held_out, opened.corpus.eval, 1, 1)
+            if name not in best or hit.score > best[name].score:
+                best[name] = hit
+    return [row for name, hit in best.items() for row in identification_rows(name, [hit])]
 
 
 def _judge(

@@ -67,10 +67,11 @@ def steered_examples(
 
 
 def steering_tables(result: Mapping[str, Any], tests: bool = True) -> list[Table]:
-    """Table 5, one for each judge, and the paper's own.
+    """Table 5, one for each judge, and the paper's own; tables 1 and 2 where `result` has them.
 
     Args:
-        result: `SteeringReport.to_dict`.
+        result: `SteeringReport.to_dict`; also `identified` (`identification_rows`) and `examples`
+            (`method`, `place` and, as `rows`, `steered_examples`).
         tests: also the differences from random directions.
     """
     facts = (
@@ -88,7 +89,53 @@ def steering_tables(result: Mapping[str, Any], tests: bool = True) -> list[Table
             caption = f"The same, less random directions under the same resamples; judge: {judge}"
             others = [row for row in rows if row["method"] != RANDOM]
             tables.append(_table(others, caption, f"_minus_{RANDOM}"))
-    return [*tables, _paper_table()]
+    tables.append(_paper_table())
+    if result.get("identified"):
+        tables.append(_identified(result["identified"]))
+    if result.get("examples"):
+        tables.append(_steered(**result["examples"]))
+    return tables
+
+
+def _identified(rows: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        "Features found (table 1 of the paper): the best of all sites for each concept, and the "
+        "held-out text that activates it most",
+        ("Concept", "subject feature", "score", "activation", "text"),
+        tuple(
+            (
+                row["concept"],
+                row["feature"],
+                f"{row['score']:.3f}",
+                f"{row['activation']:.2f}",
+                _line(row["text"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _steered(rows: Sequence[Mapping[str, Any]], place: str, method: str) -> Table:
+    return Table(
+        f"Texts steered (table 2 of the paper): {METHOD_NAMES.get(method, method)}, {place}, each "
+        "concept at its best strength, on the first prompt where the judge saw it (chosen, that "
+        "is, for what it shows)",
+        ("Concept", "strength", "prompt", "unsteered", "steered"),
+        tuple(
+            (
+                row["query"],
+                f"{row['strength']:g}",
+                _line(row["prompt"]),
+                _line(row["unsteered"]),
+                _line(row["steered"]),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _table(rows: Sequence[Mapping[str, Any]], caption: str, kind: str) -> Table:

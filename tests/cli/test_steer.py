@@ -187,7 +187,12 @@ def test_evaluate_steering_writes_table_5(run, known, tmp_path):
     assert facts["prompts"] == ["A long time ago", "I have just begun"]
     assert facts["left_out"] == {"nothing": "No description is near."}
     assert len(facts["rows"]["lexical"]) == 2 * 3 and len(facts["examples"]["rows"]) == 1
-    assert "| Orthogonal Procrustes |" in (out / "steering.md").read_text()
+    (found,) = facts["identified"]
+    assert found["concept"] == "rivers" and found["text"]
+    tables = (out / "steering.md").read_text()
+    assert "| Orthogonal Procrustes |" in tables and f"| rivers | {found['feature']} |" in tables
+    assert (out / "faithfulness.svg").read_text().startswith("<svg")
+    assert r"\toprule" in (out / "steering.tex").read_text()
     assert json.loads(ok(*command, "--json")) == facts
 
 
