@@ -201,7 +201,10 @@ class Bench:
             }
             more: dict[str, Any] = {
                 "shape": [n, ds, dc],
-                "errors": {OURS: error(one.matrix, exact)},
+                "errors": {
+                    OURS: error(one.matrix, exact),
+                    "scikit_learn": error(model.fit(atlas, subject).coef_, exact),
+                },
             }
             name = f"ridge, one penalty, atlas {density:.0%} dense"
             rows.append(self.row(name, {"scikit_learn": 1.25}, sides, **more))
