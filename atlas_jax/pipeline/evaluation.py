@@ -154,7 +154,7 @@ def _steering_figures(result: Mapping[str, Any]) -> dict[str, Html | None]:
             m: triple for m, triple in entry.items() if None not in triple
         }
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    return {m: intervals(layers, methods, m, title, 0.0) for m, title in metrics.items()}
+    return {m: intervals(layers, methods, m, title, None) for m, title in metrics.items()}
 
 
 def layers_of(sites: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
