@@ -8,8 +8,8 @@
 Both sides take the same batches in the same order: standardised tokens (mean removed, one scale),
 without attention sinks, in memory as float32. Both have the same width, k and batch, Adam, and the
 same schedule of the learning rate. SAELens runs its own `SAETrainer` with its defaults otherwise,
-in float32, once for each of `--rates`; the best of these runs counts. Both are measured on tokens
-that training did not see, at the same L0.
+in float32. Each side trains once for each of `--rates`, and its best run counts. Both are measured
+on tokens that training did not see, at the same L0.
 
 Speed is that of the step alone: batches are ready, nothing is saved, and steps of both sides
 alternate in blocks.
@@ -64,7 +64,9 @@ def batches(x: np.ndarray, size: int, steps: int) -> Callable[[int], np.ndarray]
 class Ours:
     """This project's step."""
 
-    def __init__(self, arguments: argparse.Namespace, steps: int, first: np.ndarray) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, steps: int, rate: float, first: np.ndarray
+    ) -> None:
         import jax.numpy as jnp
 
         from atlas_jax.atlas.training import Recipe
@@ -75,8 +77,9 @@ class Ours:
             n_features=arguments.features,
             k=arguments.k,
             batch=arguments.batch,
+            rate=rate,
         )
-        self.steps, self.rate = steps, self.recipe.rate
+        self.steps = steps
         self.state = init(first.shape[1], self.recipe, steps, jnp.asarray(first))
 
     def run(self, get: Callable[[int], np.ndarray], start: int, stop: int) -> None:
@@ -214,22 +217,22 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{len(train)} tokens, {steps} steps, {threads} threads, {arguments.architecture}")
 
     results: dict[str, Any] = {}
-    start = time.perf_counter()
-    ours = Ours(arguments, steps, get(0))
-    ours.run(get, 0, steps)
-    seconds = time.perf_counter() - start
-    found = quality(ours.weights(get), held, arguments.k)
-    results["atlas_jax"] = {"rate": ours.rate, **found, "seconds": round(seconds, 1)}
-    print("atlas_jax", results["atlas_jax"], flush=True)
     for rate in arguments.rates:
-        start = time.perf_counter()
-        theirs = Theirs(arguments, steps, rate)
-        theirs.run(get, 0, steps)
-        seconds = time.perf_counter() - start
-        found = quality(theirs.weights(), held, arguments.k)
-        results[f"sae_lens {rate:g}"] = {"rate": rate, **found, "seconds": round(seconds, 1)}
-        print("sae_lens", results[f"sae_lens {rate:g}"], flush=True)
-    best = max((n for n in results if n != "atlas_jax"), key=lambda n: results[n]["fve"])
+        ours, theirs = Ours(arguments, steps, rate, get(0)), Theirs(arguments, steps, rate)
+        for name, side, weights in (
+            ("atlas_jax", ours, lambda ours=ours: ours.weights(get)),
+            ("sae_lens", theirs, theirs.weights),
+        ):
+            start = time.perf_counter()
+            side.run(get, 0, steps)
+            seconds = time.perf_counter() - start
+            found = quality(weights(), held, arguments.k)
+            results[f"{name} {rate:g}"] = {"rate": rate, **found, "seconds": round(seconds, 1)}
+            print(name, results[f"{name} {rate:g}"], flush=True)
+    best = {
+        side: max((n for n in results if n.startswith(side)), key=lambda n: results[n]["fve"])
+        for side in ("atlas_jax", "sae_lens")
+    }
 
     # States at the end of training, as most steps see them: dead features are being revived.
     block = arguments.block
@@ -251,7 +254,9 @@ def main(arguments: argparse.Namespace) -> None:
         "steps_per_s_ratio": round(
             timed["atlas_jax"]["steps_per_s"] / timed["sae_lens"]["steps_per_s"], 3
         ),
-        "fve_difference": round(results["atlas_jax"]["fve"] - results[best]["fve"], 5),
+        "fve_difference": round(
+            results[best["atlas_jax"]]["fve"] - results[best["sae_lens"]]["fve"], 5
+        ),
     }
     save(
         arguments.out,
@@ -269,7 +274,7 @@ def main(arguments: argparse.Namespace) -> None:
             "threads": threads,
             "dtype": "float32",
             "quality": results,
-            "best_of_sae_lens": best,
+            "best": best,
             "speed": {"steps_of_a_block": len(ready), **timed},
             **measured,
             "goals": {n: {"wanted": g, "met": measured[n] >= g} for n, g in GOALS.items()},
