@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from atlas_jax.errors import InputError
+from atlas_jax.parallel import agree, barrier
 from atlas_jax.progress import Bar
 from atlas_jax.translate.column_blocks import bytes_per_column, column_blocks
 from atlas_jax.translate.device_sums import DeviceSums
@@ -238,7 +239,8 @@ class _Pass:
                 self.sums[share.part].add(share.subjects, share.atlas, share.start, share.stop)
                 self.done[share.part] = share.stop
             advance(stop - max(begin, stop - self.size))
-            if self.folder and stop < n and time.monotonic() - saved > pause:
+            due = time.monotonic() - saved > pause
+            if self.folder and stop < n and _all_save(due):
                 before = time.monotonic()
                 self._save()
                 saved = time.monotonic()
@@ -267,8 +269,9 @@ class _Pass:
         return stop, shares
 
     def _save(self) -> None:
-        if self.folder is None or jax.process_index():
-            return
+        assert self.folder is not None
+        # Of several processes one writes to the folder that they share, each to one of its own.
+        mine = not self.plan.moments or jax.process_index() == 0
         for name, sums in self.sums.items():
             wanted, _, stop = self.parts[name]
             header = {
@@ -276,7 +279,10 @@ class _Pass:
                 "wanted": asdict(wanted),
                 "left": stop - self.done[name],
             }
-            self.folder.save(name, self.columns, sums.moments(), header)
+            moments = sums.moments()  # by all processes together
+            if mine:
+                self.folder.save(name, self.columns, moments, header)
+        barrier("moments are saved")
 
     def about(self) -> dict[str, Any]:
         """How the sums were taken."""
@@ -284,6 +290,11 @@ class _Pass:
         engine = "host" if isinstance(sums, HostSums) else "device"
         density = None if np.isnan(sums.density) else round(sums.density, 4)
         return {"engine": engine, "layout": sums.layout, "density": density}
+
+
+def _all_save(due: bool) -> bool:
+    """Whether to save now: the first process's clock decides."""
+    return agree("save the moments", "now" if due else "later") == "now"
 
 
 def _batch_rows(inputs: Inputs) -> int:
