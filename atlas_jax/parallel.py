@@ -7,6 +7,7 @@ here schedules, restarts or watches them; JAX's own service does the watching.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -30,6 +31,10 @@ _JOINS_WITHIN = 300
 _LOST_AFTER = 30
 _AS_LONG_AS_IT_TAKES = int(timedelta(days=30).total_seconds() * 1000)
 _calls: Counter[str] = Counter()
+
+one_at_a_time = threading.RLock()
+"""Held while a thread hands devices a program, where another thread has programs for them too: all
+devices then get both in one order, and none waits for another that waits for it."""
 
 
 class LostProcess(RuntimeError):
@@ -68,6 +73,15 @@ def make_mesh(
         ("data", "model"),
         axis_types=(AxisType.Auto, AxisType.Auto),
     )
+
+
+def overlap(one: Mesh | None, other: Mesh | None) -> bool:
+    """Whether two meshes have devices in common; None: the default device."""
+    mine, theirs = (
+        set(mesh.devices.flat) if mesh is not None else {jax.local_devices()[0]}
+        for mesh in (one, other)
+    )
+    return bool(mine & theirs)
 
 
 def models_mesh(split: int = 1) -> Mesh | None:

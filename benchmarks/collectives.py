@@ -1,7 +1,8 @@
 """What a compiled program sends between devices, read from its HLO.
 
-Counted is the result of every collective operation, as often as its loop runs (XLA writes the number
-of rounds beside a loop). A device's traffic follows from the size n of its group, as rings do it:
+Counted is the result of every collective operation, as often as its loop runs (XLA writes the
+number of rounds beside a loop). A device's traffic follows from the size n of its group, as rings
+do it:
 
     all-reduce          2 (n - 1) / n of the array
     all-gather          (n - 1) / n of the result
@@ -12,6 +13,7 @@ of rounds beside a loop). A device's traffic follows from the size n of its grou
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -118,6 +120,8 @@ def _read(kind: str, line: str, times: int, devices: int) -> Collective:
         shapes = shapes[len(shapes) // 2 :]  # operands first, then results
     dtype, dims = shapes[0]
     size = sum(_bytes(*shape) for shape in shapes)
+    if dtype == "f32" and "promoted" in line:  # XLA's CPU adds bfloat16 as float32
+        dtype, size = "bf16", size // 2
     return Collective(kind, dtype, size, _group(line, devices), times, _dims(dims))
 
 
@@ -128,6 +132,10 @@ def _group(line: str, devices: int) -> int:
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", line)
     if iota:
         return int(iota[2])
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", line)
+    if named:
+        sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named[1])}
+        return math.prod(sizes[name] for name in re.findall(r"'(\w+)'", named[2]))
     return 2 if "source_target_pairs" in line else devices
 
 

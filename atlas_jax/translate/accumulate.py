@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from atlas_jax.errors import InputError
-from atlas_jax.parallel import agree, barrier
+from atlas_jax.parallel import agree, barrier, one_at_a_time
 from atlas_jax.progress import Bar
 from atlas_jax.translate.column_blocks import bytes_per_column, column_blocks
 from atlas_jax.translate.device_sums import DeviceSums
@@ -195,6 +195,7 @@ class _Pass:
     ) -> None:
         self.inputs, self.parts, self.columns = inputs, parts, columns
         self.plan, self.folder = plan, folder
+        self.turn = nullcontext() if plan.mesh is None else one_at_a_time  # rows may be live
         self.sums: dict[str, Accumulator] = {}
         self.resumed: dict[str, int] = {}
         size = _batch_rows(inputs) if plan.batch_rows is None else plan.batch_rows
@@ -236,7 +237,8 @@ class _Pass:
         saved, pause = time.monotonic(), self.plan.save_every
         for stop, shares in read_ahead(self._read, range(begin, n, self.size)):
             for share in shares:
-                self.sums[share.part].add(share.subjects, share.atlas, share.start, share.stop)
+                with self.turn:
+                    self.sums[share.part].add(share.subjects, share.atlas, share.start, share.stop)
                 self.done[share.part] = share.stop
             advance(stop - max(begin, stop - self.size))
             due = time.monotonic() - saved > pause
@@ -279,7 +281,8 @@ class _Pass:
                 "wanted": asdict(wanted),
                 "left": stop - self.done[name],
             }
-            moments = sums.moments()  # by all processes together
+            with self.turn:
+                moments = sums.moments()  # by all processes together
             if mine:
                 self.folder.save(name, self.columns, moments, header)
         barrier("moments are saved")

@@ -36,15 +36,14 @@ def on_host(x: Array, block_bytes: int = _BLOCK_BYTES) -> Shaped[np.ndarray, "..
     spec = (*x.sharding.spec, *[None] * (x.ndim - len(x.sharding.spec)))
     free = [axis for axis in range(x.ndim) if spec[axis] is None]
     axis = max(free, key=lambda axis: x.shape[axis]) if free else None
-    whole = NamedSharding(x.sharding.mesh, PartitionSpec())
     if axis is None:
-        return np.asarray(_cut(x, jnp.int32(0), axis=0, size=x.shape[0], sharding=whole))
+        return np.asarray(_cut(x, jnp.int32(0), axis=0, size=x.shape[0], split=x.sharding))
     line = max(1, x.nbytes // x.shape[axis])
     size = min(max(1, block_bytes // line), x.shape[axis])
     for start in range(0, x.shape[axis], size):
         start = min(start, x.shape[axis] - size)
         place = (slice(None),) * axis + (slice(start, start + size),)
-        out[place] = np.asarray(_cut(x, jnp.int32(start), axis=axis, size=size, sharding=whole))
+        out[place] = np.asarray(_cut(x, jnp.int32(start), axis=axis, size=size, split=x.sharding))
     return out
 
 
@@ -56,9 +55,8 @@ def _everywhere(x: Array) -> bool:
     return len({frozenset(parts) for parts in held.values()}) == 1
 
 
-@partial(jax.jit, static_argnames=("axis", "size", "sharding"))
-def _cut(
-    x: Array, start: Int[Array, ""], *, axis: int, size: int, sharding: NamedSharding
-) -> Array:
+@partial(jax.jit, static_argnames=("axis", "size", "split"))
+def _cut(x: Array, start: Int[Array, ""], *, axis: int, size: int, split: NamedSharding) -> Array:
     part = lax.dynamic_slice_in_dim(x, start, size, axis)
-    return lax.with_sharding_constraint(part, sharding)
+    part = lax.with_sharding_constraint(part, split)  # or XLA sends all before it cuts
+    return lax.with_sharding_constraint(part, NamedSharding(split.mesh, PartitionSpec()))
