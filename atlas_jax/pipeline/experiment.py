@@ -93,6 +93,7 @@ def run_experiment(
         raise InputError(f"Expected --only with one of {', '.join(STAGES)}, got '{only}'.")
     check_methods(recipe)
     common = run = Run(folder, recipe, show.line)
+    common.check_shared()
     for name, own in recipe.subjects().items():
         if name:
             show.line(f"== {name}")

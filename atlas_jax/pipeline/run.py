@@ -85,6 +85,8 @@ class Run:
         again = result is None
         if others == "help":  # the folder may look different from another machine
             again = agree(name, "again" if again else "done") == "again"
+            if result is None and not again:
+                raise InputError(_apart(self.folder))
         if again or result is None:
             self.manifest["stages"].pop(name, None)
             result = produce()
@@ -100,6 +102,27 @@ class Run:
         if others == "load":
             barrier(name)
         return result
+
+    def check_shared(self, patience: float = 10.0) -> None:
+        """Refuses a folder that not all processes see; alone, does nothing.
+
+        Args:
+            patience: seconds that a network disk may take to show a file.
+        """
+        token = agree("folder", self._mark() if leads() else "")
+        until = time.monotonic() + patience
+        while not (self.folder / token).exists():
+            if time.monotonic() > until:
+                raise InputError(_apart(self.folder))
+            time.sleep(0.1)
+        barrier("the folder is seen")
+        if leads():
+            (self.folder / token).unlink()
+
+    def _mark(self) -> str:
+        path = self.folder / f".shared.{os.getpid()}.{time.time_ns()}"
+        path.touch()
+        return path.name
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file of the run in one step; of several processes, the first does."""
@@ -121,6 +144,13 @@ class Run:
     def read_json(self, name: str) -> Any:
         """Reads a JSON file of the run."""
         return json.loads((self.folder / name).read_text("utf-8"))
+
+
+def _apart(folder: Path) -> str:
+    return (
+        f"Expected a folder that all processes see, got {folder}: what the first one wrote is not "
+        "there. Name one on a shared disk with --out."
+    )
 
 
 def version_of(package: str) -> str:
