@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from atlas_jax.assets import ASSETS
@@ -93,7 +94,8 @@ def run_experiment(
         raise InputError(f"Expected --only with one of {', '.join(STAGES)}, got '{only}'.")
     check_methods(recipe)
     common = run = Run(folder, recipe, show.line)
-    common.check_shared()
+    if jax.process_count() > 1:
+        common.check_shared()
     for name, own in recipe.subjects().items():
         if name:
             show.line(f"== {name}")
