@@ -135,17 +135,15 @@ def test_features_stay_apart(read, monkeypatch, tmp_path):
         for atlas in (split, one)
     )
     np.testing.assert_allclose(np.asarray(odd), np.asarray(whole), atol=1e-5)
-    compiled = module._read.lower(
-        split.model.graph,
-        split.model.state,
-        split.sae,
-        jnp.asarray(tokens),
-        jnp.asarray(mask),
-        split.site,
-        POOLS["max"],
-        split.max_norm,
-        mesh,
-    ).compile()
+    leaves, tree = jax.tree.flatten(split.sae)
+
+    def read(leaves, state, tokens, mask):
+        sae = jax.tree.unflatten(tree, leaves)
+        graph, site, limit = split.model.graph, split.site, split.max_norm
+        return module._read(graph, state, sae, tokens, mask, site, POOLS["max"], limit, mesh)
+
+    program = jax.jit(read).lower(leaves, split.model.state, jnp.asarray(tokens), jnp.asarray(mask))
+    compiled = program.compile()
     sent = collectives.collectives(compiled.as_text(), 8)
     assert not [c for c in sent if c.shape[-1:] == (96,) or c.shape == (32, 96)]
 
