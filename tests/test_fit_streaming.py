@@ -1,5 +1,8 @@
 """Fitting while the models read equals fitting from their stores."""
 
+import threading
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from atlas_jax.activations import capture
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
 from atlas_jax.fit_streaming import fit_streaming
+from atlas_jax.parallel import make_mesh
 from atlas_jax.translate import METHODS, Options, fit
 
 METHOD_NAMES = tuple(name for name in METHODS if name != "procrustes_exact")
@@ -83,6 +87,44 @@ def test_it_equals_the_stored_path(models, tmp_path):
             np.testing.assert_allclose(mine.matrix, translation.matrix, atol=2e-5 * scale)
             assert mine.meta["subject"] == translation.meta["subject"]
             assert mine.meta["texts"] == TEXTS.hash and mine.meta["n"] == 300
+
+
+def test_models_on_devices_of_their_own_read_at_the_same_time(models, tmp_path):
+    subject, atlas = models
+    plain = fit_streaming(subject, atlas, TEXTS, None, METHOD_NAMES, options=OPTIONS)
+    devices, meeting, seen = jax.devices(), threading.Barrier(2), {}
+    for source, group in ((subject, devices[:6]), (atlas, devices[6:])):
+        source.mesh = make_mesh(devices=group)
+        read = source.read
+
+        def met(*arguments, source=source, read=read):
+            if source.calls == 0:
+                meeting.wait(60)  # neither goes on before the other has come
+            acts = read(*arguments)
+            seen.setdefault(source.name, set()).update(*(a.devices() for a in acts.values()))
+            return acts
+
+        source.calls, source.read = 0, met
+    apart = fit_streaming(
+        subject, atlas, TEXTS, None, METHOD_NAMES, options=OPTIONS, moments=tmp_path
+    )
+    assert seen == {"subject": set(devices[:6]), "atlas": set(devices[6:])}
+    for site, methods in plain.items():
+        for name, translation in methods.items():
+            np.testing.assert_array_equal(apart[site][name].matrix, translation.matrix)
+    # And the sums on all eight: programs of three threads, for devices that they share.
+    meeting.reset()
+    for source in models:
+        source.calls = 1
+    spread = fit_streaming(
+        subject, atlas, TEXTS, None, METHOD_NAMES, options=OPTIONS, mesh=make_mesh(4, 2)
+    )
+    for site, methods in plain.items():
+        for name, translation in methods.items():
+            scale = np.abs(translation.matrix).max()
+            np.testing.assert_allclose(
+                spread[site][name].matrix, translation.matrix, atol=2e-5 * scale
+            )
 
 
 def test_it_resumes_from_saved_moments(models, tmp_path):

@@ -38,3 +38,46 @@ def test_the_arithmetic_of_a_token(scale):
     assert three["forward"] == pytest.approx(3 * one["forward"])
     assert one["bytes"] == 1_000_000 * 14_336 * 5 * 2
     assert atlas["bytes"] < 0.2 * 1_000_000 * 16_384 * 2
+
+
+def test_the_tables_of_what_is_sent_come_from_the_results(scale):
+    import communication
+
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    assert communication.page(text) == text, "run: python benchmarks/communication.py --write"
+    for name in ("communication", "collectives"):
+        del sys.modules[name]
+
+
+HLO = """
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %ar = f32[8,4]{1,0} all-reduce(%a), replica_groups=[2,4]<=[8], to_apply=%add.promoted
+  %ag = (f32[2,4], f32[8,4]) all-gather-start(%b), replica_groups={{0,1,2,3},{4,5,6,7}}
+}
+
+ENTRY %main (p: f32[8,4]) -> f32[8,4] {
+  %w = (s32[], f32[8,4]) while(%t), body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %rs = f64[2]{0} reduce-scatter(%v), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%add
+  %one = f32[8]{0} all-reduce(%u), replica_groups={{0},{1}}, to_apply=%add
+}
+"""
+
+
+def test_collectives_are_read_from_a_program(scale):
+    from collectives import collectives
+
+    found = {c.kind: c for c in collectives(HLO, 8)}
+    assert set(found) == {"all-reduce", "all-gather", "reduce-scatter"}
+    reduce = found["all-reduce"]  # bfloat16 that the CPU adds as float32, in a loop
+    assert (reduce.bytes, reduce.group, reduce.times, reduce.sent) == (64, 4, 5, 96.0)
+    gather = found["all-gather"]
+    assert (gather.bytes, gather.group, gather.times, gather.sent) == (128, 4, 5, 96.0)
+    scatter = found["reduce-scatter"]
+    assert (scatter.bytes, scatter.group, scatter.sent) == (16, 4, 48)
+    with pytest.raises(ValueError, match="unknown length"):
+        collectives(HLO.replace("known_trip_count", "unknown"), 8)
+    del sys.modules["collectives"]

@@ -1,9 +1,10 @@
 """The lock of a store: one recording at a time.
 
 In a folder it is a file lock, which the system lets go when its process ends, however it ends.
-Elsewhere it is an object, made only if it is not there; one that a killed process has left is taken
-over on the same machine, and named on any other. No lock protects the data: every part has the same
-bytes whoever writes it, and is written in one step. It saves two processes from the same work.
+Elsewhere it is an object, made only if it is not there and written anew every few seconds; one that
+a killed process has left is taken over: at once on the same machine, on any other after it has not
+changed for a while. No lock protects the data: every part has the same bytes whoever writes it, and
+is written in one step. It saves two processes from the same work.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import fcntl
 import json
 import os
 import platform
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tensorstore as ts
 
@@ -21,6 +25,10 @@ from atlas_jax.activations.kvstore import create, folder_of, open_kvstore, read_
 from atlas_jax.errors import InputError
 
 _NAME = ".writer"
+_BEAT = 10.0
+_SILENCE = 3 * _BEAT
+_held: set[tuple[str, str]] = set()
+"""Objects of this process: in a container the one before may have had the same number."""
 
 
 class WriterLock:
@@ -73,7 +81,7 @@ class WriterLock:
         mine = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%F %T %z")}
         if not create(kv, self._key, json.dumps(mine).encode()):
             holder = read_json(kv, self._key) or {}
-            if holder.get("host") != mine["host"] or _alive(int(holder.get("pid", 0))):
+            if self._is_live(kv, holder, mine):
                 raise InputError(
                     f"Another process is writing to {self.url} (process {holder.get('pid')} on "
                     f"{holder.get('host')}, since {holder.get('since')}): wait for it, or use "
@@ -81,6 +89,32 @@ class WriterLock:
                 )
             kv.write(self._key, json.dumps(mine).encode()).result()
         self._kv = kv
+        _held.add((str(self.url), self._key))
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, args=(kv, mine), daemon=True).start()
+
+    def _is_live(self, kv: ts.KvStore, holder: dict[str, Any], mine: dict[str, Any]) -> bool:
+        if holder.get("host") == mine["host"]:
+            pid = int(holder.get("pid", 0))
+            return (str(self.url), self._key) in _held if pid == os.getpid() else _alive(pid)
+        seen, until = kv.read(self._key).result().value, time.monotonic() + _SILENCE
+        while time.monotonic() < until:
+            time.sleep(_SILENCE / 10)
+            if kv.read(self._key).result().value != seen:
+                return True
+        return False
+
+    def _beat(self, kv: ts.KvStore, mine: dict[str, Any]) -> None:
+        """Writes the object anew until it is let go, or another process has taken it over."""
+        beats, seen = 0, json.dumps(mine).encode()
+        while not self._ended.wait(_BEAT):
+            with suppress(OSError, ValueError):  # the store is away: it may come back
+                if kv.read(self._key).result().value != seen:
+                    return
+                beats += 1
+                following = json.dumps({**mine, "beats": beats}).encode()
+                kv.write(self._key, following).result()
+                seen = following
 
     def release(self) -> None:
         """Lets go; nothing happens where nothing is held."""
@@ -89,6 +123,8 @@ class WriterLock:
             self._file = None
         if self._kv is not None:
             kv, self._kv = self._kv, None
+            self._ended.set()
+            _held.discard((str(self.url), self._key))
             kv.write(self._key, None).result()
 
 

@@ -21,7 +21,7 @@ from atlas_jax.atlas.asking import from_examples, from_features, from_text, near
 from atlas_jax.atlas.description_index import DescriptionIndex, index_descriptions
 from atlas_jax.atlas.embed import Embedder, SentenceEmbedder
 from atlas_jax.atlas.labels import Labels
-from atlas_jax.atlas.pooled import encode_pooled
+from atlas_jax.atlas.pooled import encode_pooled, encode_pooled_apart, features_apart
 from atlas_jax.atlas.sae import SAE, encode
 from atlas_jax.atlas.sinks import is_content
 from atlas_jax.errors import InputError
@@ -169,6 +169,7 @@ class Atlas:
             self.site,
             pool,
             self.max_norm,
+            self.model.mesh if features_apart(self.sae, self.model.mesh) else None,
         )
         return {site: acts for site in sites}
 
@@ -282,7 +283,7 @@ def _cosines(decoder: Float[Array, "F d"], row: Float[Array, " d"]) -> Float[Arr
     return products / jnp.where(norms > 0, norms, 1.0)
 
 
-@partial(jax.jit, static_argnames=("graph", "site", "pool"))
+@partial(jax.jit, static_argnames=("graph", "site", "pool", "mesh"))
 def _read(
     graph: Any,
     state: Any,
@@ -292,11 +293,14 @@ def _read(
     site: str,
     pool: PoolFunction | None,
     max_norm: float | Float[Array, ""],
+    mesh: Mesh | None = None,
 ) -> Array:
     decoder: Decoder = nnx.merge(graph, state)
     where = parse_site(site, decoder.arch)
     _, acts, _ = decoder(decoder.embed_tokens(tokens), mask, taps=(where,), depth=1 + where.layer)
     content = mask & is_content(acts[where], max_norm)
+    if pool is not None and mesh is not None:
+        return encode_pooled_apart(sae, acts[where], content, mask, pool, mesh)
     if pool is not None:
         return encode_pooled(sae, acts[where], content, mask, pool)
     return jnp.where(content[:, :, None], encode(sae, acts[where]), 0.0)

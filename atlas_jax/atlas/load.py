@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.formats import SAE_FORMATS, find_format
 from atlas_jax.atlas.formats.files import read_config
 from atlas_jax.atlas.labels import Labels
+from atlas_jax.atlas.pooled import FEATURES, features_apart
 from atlas_jax.atlas.reference import find_sae, hub_model
+from atlas_jax.atlas.sae import SAE
 from atlas_jax.errors import InputError
 from atlas_jax.models.language_model import LanguageModel, load_model
 
@@ -81,10 +84,8 @@ def load_atlas(
         return load_model(wanted, dtype=dtype, mesh=mesh)
 
     card = folder / "card.json"
-    # Beside the model on every device of a mesh, or each batch would carry it there again.
-    sae = loaded.sae if mesh is None else jax.device_put(loaded.sae, NamedSharding(mesh, P()))
     return Atlas(
-        sae,
+        loaded.sae if mesh is None else _placed(loaded.sae, mesh),
         site,
         labels,
         found.name,
@@ -92,3 +93,15 @@ def load_atlas(
         read_config(card) if card.exists() else None,
         max_norm=loaded.max_norm,
     )
+
+
+def _placed(sae: SAE, mesh: Mesh) -> SAE:
+    """Beside the model on a mesh, or each batch would carry it there; split by features."""
+    where = FEATURES if features_apart(sae, mesh) else dict.fromkeys(FEATURES, P())
+    parts = {name: (getattr(sae, name), spec) for name, spec in where.items()}
+    placed = {
+        name: jax.device_put(value, NamedSharding(mesh, spec))
+        for name, (value, spec) in parts.items()
+        if value is not None
+    }
+    return replace(sae, **placed)

@@ -12,16 +12,28 @@ feature as `lax.top_k` has them; a second pass spreads them out block by block.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.atlas.sae import SAE, matmul, normalise
 from atlas_jax.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
+
+FEATURES = {
+    "W_enc": P(None, "model"),
+    "b_enc": P("model"),
+    "W_dec": P("model"),
+    "b_dec": P(),
+    "threshold": P("model"),
+}
+"""How an autoencoder is split by features."""
 
 Pool = Callable[[Float[Array, "b t f"], Bool[Array, "b t"]], Float[Array, "*rest f"]]
 
@@ -76,6 +88,49 @@ def encode_pooled(
     one = jax.eval_shape(lambda: pool(block(jnp.int32(0)), mask))
     zeros = jnp.zeros((*one.shape[:-1], sae.n_features), one.dtype)
     return lax.fori_loop(0, -(-sae.n_features // width), step, zeros)
+
+
+def encode_pooled_apart(
+    sae: SAE,
+    x: Float[Array, "b t d"],
+    content: Bool[Array, "b t"],
+    mask: Bool[Array, "b t"],
+    pool: Pool,
+    mesh: Mesh,
+) -> Float[Array, "*rest F"]:
+    """`encode_pooled` where each device has features of its own, over the axis `model`.
+
+    Nothing is exchanged: a device encodes and pools the features that it has.
+
+    Args:
+        sae: laid out as `features_apart` says.
+        x: activations.
+        content: where features are read at all.
+        mask: what `pool` is told.
+        pool: see `encode_pooled`.
+        mesh: of the autoencoder.
+    """
+    one = jax.eval_shape(lambda: encode_pooled(sae, x, content, mask, pool))
+    rows = "data" if x.shape[0] % mesh.shape["data"] == 0 else None
+    specs = {name: spec for name, spec in FEATURES.items() if getattr(sae, name) is not None}
+
+    def local(parts: dict[str, Array], x: Array, content: Array, mask: Array) -> Array:
+        return encode_pooled(replace(sae, **parts), x, content, mask, pool)
+
+    mapped = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(specs, P(rows), P(rows), P(rows)),
+        out_specs=P(*[None] * (one.ndim - 2), rows, "model"),
+        check_vma=False,  # rows are computed alike on every part of `model`
+    )
+    return mapped({name: getattr(sae, name) for name in specs}, x, content, mask)
+
+
+def features_apart(sae: SAE, mesh: Mesh | None) -> bool:
+    """Whether the features can be split over `model`: each is read alone, and they divide."""
+    parts = 1 if mesh is None else mesh.shape["model"]
+    return parts > 1 and sae.k is None and sae.n_features % parts == 0
 
 
 def block_width(n_features: int, tokens: int, d: int, block_bytes: int) -> int:

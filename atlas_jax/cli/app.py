@@ -61,6 +61,9 @@ app.command(epilog=verbalizing.EPILOG)(verbalizing.verbalize)
 app.command(epilog=lifting.EPILOG)(lifting.lift)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
+Split = Annotated[
+    int, typer.Option(min=1, help="Devices that share a model's weights; the rest share batches.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")]
 
 
@@ -133,10 +136,14 @@ def run(
     rate: Annotated[
         float | None, typer.Option(min=0, help="FLOP/s of --dry-run's hours. [default: measured]")
     ] = None,
+    split: Split = 1,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The pipeline of a recipe. Resumes what an earlier run of it left unfinished."""
+    """The pipeline of a recipe. Resumes what an earlier run of it left unfinished.
+
+    Under srun, mpirun or an indexed Job all processes share the work: see docs/scale.md.
+    """
     from atlas_jax.pipeline.access import check_access, require_access
     from atlas_jax.pipeline.recipe import load_recipe
 
@@ -149,7 +156,7 @@ def run(
         return
     if only in (None, "models", "corpus", "capture"):
         require_access(chosen)
-    _experiment(chosen, out, as_json, only=only)
+    _experiment(chosen, out, as_json, only=only, split=split)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -163,15 +170,22 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def _experiment(
-    recipe: Any, out: Path | None, as_json: bool, splitter: Any = None, only: str | None = None
+    recipe: Any,
+    out: Path | None,
+    as_json: bool,
+    splitter: Any = None,
+    only: str | None = None,
+    split: int = 1,
 ) -> None:
+    from atlas_jax.parallel import leads, start_processes
     from atlas_jax.pipeline.experiment import STAGES, run_experiment
 
+    start_processes()
     keep_compiled_programs()
-    terminal = Terminal(quiet=as_json, stages=len(STAGES))
+    terminal = Terminal(quiet=as_json or not leads(), stages=len(STAGES))
     folder = out or Path("runs") / recipe.name
-    report = run_experiment(recipe, folder, terminal, splitter, only)
-    if as_json and report.name == "report.html":
+    report = run_experiment(recipe, folder, terminal, splitter, only, split)
+    if as_json and leads() and report.name == "report.html":
         typer.echo((report.parent / "report.json").read_text("utf-8"))
 
 

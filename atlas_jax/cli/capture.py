@@ -58,23 +58,20 @@ def capture(
     All sites and poolings come out of one pass. At the end it says what was the limit: the forward
     pass or the disk.
     """
-    import jax
-
     from atlas_jax.activations import capture
     from atlas_jax.corpus import Corpus
-    from atlas_jax.parallel import make_mesh, start_processes
+    from atlas_jax.parallel import barrier, leads, models_mesh, start_processes
 
     if half not in ("train", "eval"):
         raise InputError(f"Expected --half train or eval, got '{half}'.")
-    if processes > 1:
-        if coordinator is None:
-            raise InputError(f"Expected --coordinator HOST:PORT for {processes} processes.")
-        start_processes(coordinator, processes, process)
+    if processes > 1 and coordinator is None:
+        raise InputError(f"Expected --coordinator HOST:PORT for {processes} processes.")
+    start_processes(*(coordinator, processes, process) if processes > 1 else ())
     texts = getattr(Corpus.load(corpus), half)
     texts = texts if limit is None else texts[:limit]
     keep_compiled_programs()
-    terminal = Terminal(quiet=as_json)
-    mesh = make_mesh(model=split, local=True) if len(jax.local_devices()) > 1 else None
+    terminal = Terminal(quiet=as_json or not leads())
+    mesh = models_mesh(split)
     source = _source(model, dtype, mesh)
     terminal.line(repr(source))
     try:
@@ -88,13 +85,14 @@ def capture(
             batch_tokens=batch_tokens,
             max_tokens=max_tokens,
         )
-        for site in store.sites if top and process == 0 else ():
+        for site in store.sites if top and leads() else ():
             for name in store.pools(site):
                 store.top_samples(site, top, name)
+        barrier("the top samples are saved")
     except KeyboardInterrupt:
         _say_how_to_go_on(out)
         raise typer.Exit(130) from None
-    if as_json:
+    if as_json and leads():
         typer.echo(json.dumps({"url": store.url, **store.meta, "report": store.report}, indent=1))
         return
     terminal.line(repr(store))

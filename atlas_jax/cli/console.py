@@ -87,6 +87,10 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except Exception as error:
             if _tracebacks:
                 raise
+            from atlas_jax.parallel import explained
+
+            if lost := explained(error):
+                _fail(lost, 1)
             reason = str(error).splitlines()[0] if str(error) else ""
             _fail(
                 f"{type(error).__name__}: {reason} (a failure of atlas-jax, not of your input: "
@@ -98,5 +102,17 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _fail(message: str, code: int) -> Never:
-    print(f"atlas-jax: {message}", file=sys.stderr)
+    print(f"atlas-jax: {message}", file=sys.stderr, flush=True)
+    if _one_of_several():
+        sys.stdout.flush()
+        os._exit(code)  # a process that leaves in order waits until all others leave too
     raise typer.Exit(code)
+
+
+def _one_of_several() -> bool:
+    """Whether other processes wait for this one."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized()

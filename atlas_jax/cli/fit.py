@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,11 +58,14 @@ def fit(
     One pass over the rows serves all methods and sites. With --moments the sums are saved while
     they grow: the same command goes on where it stopped, and `atlas-jax moments merge` adds the
     sums of several runs. Without stores it fits from the saved sums; Semantic Lens then needs the
-    atlas stores: atlas-jax fit - ATLAS ATLAS --moments FOLDER.
+    atlas stores: atlas-jax fit - ATLAS ATLAS --moments FOLDER. Under srun, mpirun or an indexed Job
+    each process reads rows of its own.
     """
+    from atlas_jax.parallel import barrier, leads, start_processes, sums_mesh
     from atlas_jax.translate import Options, Plan, fit_moments
 
-    terminal = Terminal(quiet=as_json)
+    start_processes()
+    terminal = Terminal(quiet=as_json or not leads())
     methods = tuple(method or ("procrustes",))
     options = Options(
         alpha=_alpha(alpha), folds=folds, k=k, rcond=rcond, polar=polar, center=center
@@ -72,9 +76,19 @@ def fit(
         found = fit_moments(moments, _stores(atlas or ()), methods, options=options)
         pairs = ((s, t) for s, by in found.items() if not site or s in site for t in by.values())
     else:
-        plan = Plan(layout=layout, max_memory=max_memory, moments=moments, report=terminal.line)
+        plan = Plan(
+            mesh=sums_mesh(),
+            layout=layout,
+            max_memory=max_memory,
+            moments=moments,
+            report=terminal.line,
+        )
         pairs = _from_stores(str(subject), atlas or [], site, methods, options, plan)
-    _write(pairs, out, terminal, as_json)
+    if leads():
+        _write(pairs, out, terminal, as_json)
+    else:
+        deque(pairs, maxlen=0)  # its share of the work
+    barrier("the translations are saved")
 
 
 def _from_stores(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from atlas_jax.errors import InputError
@@ -100,10 +101,10 @@ def generate(
             stacks = stack_edits(mine + [()] * filler, model.arch)
             steps = _steps(
                 model,
-                jnp.asarray(inputs[rows]),
-                jnp.asarray(real[rows]),
+                _over_texts(model, inputs[rows]),
+                _over_texts(model, real[rows]),
                 _with_points(stacks, points, model, size),
-                keys[rows],
+                _over_texts(model, keys[rows]),
                 sampling=(jnp.float32(temperature), jnp.float32(top_p), temperature == 0, top_k),
                 max_new=max_new_tokens,
                 every=_STREAM_STEP if on_token else max_new_tokens,
@@ -159,6 +160,14 @@ def _prompts(
     rows = [row or [model.tokenizer.bos_id or model.tokenizer.pad_id] for row in rows]
     longest = -(-max(map(len, rows)) // _PROMPT_STEP) * _PROMPT_STEP
     return model.tokenizer.pad(rows, longest, left=True)
+
+
+def _over_texts(model: LanguageModel, values: np.ndarray | Array) -> Array:
+    """Spread over the axis `data` of the model's mesh, where the texts divide."""
+    mesh = model.mesh
+    if mesh is None or len(values) % mesh.shape.get("data", 1):
+        return jnp.asarray(values) if isinstance(values, np.ndarray) else values
+    return jax.device_put(values, NamedSharding(mesh, PartitionSpec("data")))
 
 
 def _with_points(

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from atlas_jax.assets import ASSETS
@@ -17,6 +18,7 @@ from atlas_jax.corpus import Corpus
 from atlas_jax.errors import InputError
 from atlas_jax.evaluate import ConceptSets, sets_from_texts
 from atlas_jax.models import LanguageModel, load_model, parse_site
+from atlas_jax.parallel import barrier, leads, models_mesh
 from atlas_jax.pipeline.concepts import find, make_query, write_steered
 from atlas_jax.pipeline.evaluation import layers_of
 from atlas_jax.pipeline.recipe import Recipe
@@ -54,6 +56,8 @@ STAGES = {
     "report": "Report",
 }
 """The stages in their order, and their titles."""
+SHARED = ("models", "corpus", "capture", "fit")
+"""What several processes do together; the first does the rest while the others wait."""
 
 T = TypeVar("T")
 
@@ -64,6 +68,7 @@ def run_experiment(
     show: Show,
     splitter: Any = None,
     only: str | None = None,
+    split: int = 1,
 ) -> Path:
     """Does everything a recipe asks for; what an earlier run finished is taken from the folder.
 
@@ -76,6 +81,7 @@ def run_experiment(
         show: tells the user.
         splitter: sentence tokenizer of the corpus; default: NLTK's English one.
         only: a key of `STAGES`: that stage alone, on what the earlier ones left in the folder.
+        split: devices that share a model's weights; the others share batches.
 
     Returns:
         The report, that of the last subject; with `only`, the run folder.
@@ -88,15 +94,19 @@ def run_experiment(
         raise InputError(f"Expected --only with one of {', '.join(STAGES)}, got '{only}'.")
     check_methods(recipe)
     common = run = Run(folder, recipe, show.line)
+    if jax.process_count() > 1:
+        common.check_shared()
     for name, own in recipe.subjects().items():
         if name:
             show.line(f"== {name}")
         run = Run(common.folder / name, own, show.line) if name else common
-        experiment = Experiment(run, common, show, splitter, only)
+        barrier("every process has read what was done before")
+        experiment = Experiment(run, common, show, splitter, only, split)
         for number, (stage, title) in enumerate(STAGES.items(), 1):
-            if only in (None, stage):
+            if only in (None, stage) and (leads() or stage in SHARED):
                 show.stage(number, title)
                 getattr(experiment, f"do_{stage}")()
+    barrier("the first process is done")
     if only not in (None, "report"):
         return common.folder
     path = run.folder / "report.html"
@@ -114,12 +124,19 @@ class Experiment:
         show: tells the user.
         splitter: sentence tokenizer of the corpus.
         only: the one stage that is done; None: all.
+        split: devices that share a model's weights.
     """
 
     def __init__(
-        self, run: Run, common: Run, show: Show, splitter: Any = None, only: str | None = None
+        self,
+        run: Run,
+        common: Run,
+        show: Show,
+        splitter: Any = None,
+        only: str | None = None,
+        split: int = 1,
     ) -> None:
-        self.run, self.common, self.show, self.only = run, common, show, only
+        self.run, self.common, self.show, self.only, self.split = run, common, show, only, split
         self.recipe, self.splitter = run.recipe, splitter
 
     def _result(self, stage: str, do: Callable[[], T], kept: Callable[[], T]) -> T:
@@ -136,11 +153,13 @@ class Experiment:
 
     @cached_property
     def model(self) -> LanguageModel:
-        return load_model(self.recipe.subject.model, self.recipe.subject.dtype)
+        subject = self.recipe.subject
+        return load_model(subject.model, subject.dtype, models_mesh(self.split))
 
     @cached_property
     def atlas(self) -> Atlas:
-        return load_atlas(self.recipe.atlas.reference, dtype=self.recipe.atlas.dtype)
+        atlas = self.recipe.atlas
+        return load_atlas(atlas.reference, dtype=atlas.dtype, mesh=models_mesh(self.split))
 
     @cached_property
     def sites(self) -> tuple[str, ...]:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
+from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
 T = TypeVar("T")
 Say = Callable[[str], None]
+Others = Literal["stay away", "load", "help"]
 
 _PACKAGES = ("atlas-jax", "jax", "flax", "transformers", "numpy", "tensorstore", "nltk")
 
@@ -57,6 +59,7 @@ class Run:
         inputs: Any,
         produce: Callable[[], T],
         load: Callable[[], T] | None = None,
+        others: Others = "stay away",
     ) -> T:
         """Does a stage, or takes its result from an earlier run.
 
@@ -65,7 +68,12 @@ class Run:
             inputs: JSON-able; the result is taken from the folder if these are as before.
             produce: computes and saves the result.
             load: reads what `produce` saved; None: `produce` itself resumes.
+            others: what the other processes do, where there are several: `load` what the first
+                one saved, `help` to produce it, or `stay away`: then only the first may come here.
         """
+        if others == "load" and load is not None and not leads():
+            barrier(name)
+            return load()
         started = time.perf_counter()
         text = json.dumps([version_of("atlas-jax"), inputs], sort_keys=True)
         key = hashlib.sha256(text.encode()).hexdigest()
@@ -75,7 +83,11 @@ class Run:
             with suppress(InputError, OSError, ValueError, KeyError):
                 result = load()
         again = result is None
-        if result is None:
+        if others == "help":  # the folder may look different from another machine
+            again = agree(name, "again" if again else "done") == "again"
+            if result is None and not again:
+                raise InputError(_apart(self.folder))
+        if again or result is None:
             self.manifest["stages"].pop(name, None)
             result = produce()
         seconds = time.perf_counter() - started
@@ -87,10 +99,35 @@ class Run:
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
             self.write_json("manifest.json", self.manifest)
+        if others == "load":
+            barrier(name)
         return result
 
+    def check_shared(self, patience: float = 10.0) -> None:
+        """Refuses a folder that not all processes see; alone, does nothing.
+
+        Args:
+            patience: seconds that a network disk may take to show a file.
+        """
+        token = agree("folder", self._mark() if leads() else "")
+        until = time.monotonic() + patience
+        while not (self.folder / token).exists():
+            if time.monotonic() > until:
+                raise InputError(_apart(self.folder))
+            time.sleep(0.1)
+        barrier("the folder is seen")
+        if leads():
+            (self.folder / token).unlink()
+
+    def _mark(self) -> str:
+        path = self.folder / f".shared.{os.getpid()}.{time.time_ns()}"
+        path.touch()
+        return path.name
+
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file of the run in one step."""
+        """Writes a JSON file of the run in one step; of several processes, the first does."""
+        if not leads():
+            return
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -107,6 +144,13 @@ class Run:
     def read_json(self, name: str) -> Any:
         """Reads a JSON file of the run."""
         return json.loads((self.folder / name).read_text("utf-8"))
+
+
+def _apart(folder: Path) -> str:
+    return (
+        f"Expected a folder that all processes see, got {folder}: what the first one wrote is not "
+        "there. Name one on a shared disk with --out."
+    )
 
 
 def version_of(package: str) -> str:

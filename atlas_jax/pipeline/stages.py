@@ -18,6 +18,7 @@ from atlas_jax.evaluate import (
     sets_from_samples,
 )
 from atlas_jax.models import LanguageModel
+from atlas_jax.parallel import leads, sums_mesh
 from atlas_jax.pipeline.recipe import CorpusSource, Recipe
 from atlas_jax.pipeline.run import Run
 from atlas_jax.translate import METHODS, Options, Translation, fit
@@ -43,7 +44,7 @@ def make_corpus(run: Run, source: CorpusSource, splitter: Any = None) -> Corpus:
             out=folder,
         )
 
-    return run.stage("corpus", vars(source), produce, lambda: Corpus.load(folder))
+    return run.stage("corpus", vars(source), produce, lambda: Corpus.load(folder), others="load")
 
 
 def record(
@@ -79,7 +80,11 @@ def record(
             names = list(sites) if source is model else []
             inputs = [source.fingerprint, texts.hash, names, vars(settings)]
             stores.setdefault(half, {})[side] = keeper.stage(
-                f"capture {half} {side}", inputs, produce, partial(ActivationStore.open, out)
+                f"capture {half} {side}",
+                inputs,
+                produce,
+                partial(ActivationStore.open, out),
+                others="help",
             )
     return stores
 
@@ -106,14 +111,16 @@ def fit_maps(run: Run, stores: Mapping[str, ActivationStore], sites: Sequence[st
 
     def produce() -> Maps:
         rows = {site: stores["subject"][site] for site in sites}
-        maps = fit(rows, stores["atlas"], settings.methods, options=options(run.recipe))
-        for site, methods in maps.items():
+        maps = fit(
+            rows, stores["atlas"], settings.methods, options=options(run.recipe), mesh=sums_mesh()
+        )
+        for site, methods in maps.items() if leads() else ():
             for name, translation in methods.items():
                 translation.save(file(site, name))
         return maps
 
     inputs = [names_of(stores), list(sites), vars(settings)]
-    return run.stage("fit", inputs, produce, lambda: fitted(run, sites))
+    return run.stage("fit", inputs, produce, lambda: fitted(run, sites), others="help")
 
 
 def fitted(run: Run, sites: Sequence[str]) -> Maps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from atlas_jax.errors import InputError
+from atlas_jax.parallel import agree, barrier, one_at_a_time
 from atlas_jax.progress import Bar
 from atlas_jax.translate.column_blocks import bytes_per_column, column_blocks
 from atlas_jax.translate.device_sums import DeviceSums
@@ -194,6 +195,7 @@ class _Pass:
     ) -> None:
         self.inputs, self.parts, self.columns = inputs, parts, columns
         self.plan, self.folder = plan, folder
+        self.turn = nullcontext() if plan.mesh is None else one_at_a_time  # rows may be live
         self.sums: dict[str, Accumulator] = {}
         self.resumed: dict[str, int] = {}
         size = _batch_rows(inputs) if plan.batch_rows is None else plan.batch_rows
@@ -235,10 +237,12 @@ class _Pass:
         saved, pause = time.monotonic(), self.plan.save_every
         for stop, shares in read_ahead(self._read, range(begin, n, self.size)):
             for share in shares:
-                self.sums[share.part].add(share.subjects, share.atlas, share.start, share.stop)
+                with self.turn:
+                    self.sums[share.part].add(share.subjects, share.atlas, share.start, share.stop)
                 self.done[share.part] = share.stop
             advance(stop - max(begin, stop - self.size))
-            if self.folder and stop < n and time.monotonic() - saved > pause:
+            due = time.monotonic() - saved > pause
+            if self.folder and stop < n and _all_save(due):
                 before = time.monotonic()
                 self._save()
                 saved = time.monotonic()
@@ -267,8 +271,9 @@ class _Pass:
         return stop, shares
 
     def _save(self) -> None:
-        if self.folder is None or jax.process_index():
-            return
+        assert self.folder is not None
+        # Of several processes one writes to the folder that they share, each to one of its own.
+        mine = not self.plan.moments or jax.process_index() == 0
         for name, sums in self.sums.items():
             wanted, _, stop = self.parts[name]
             header = {
@@ -276,7 +281,11 @@ class _Pass:
                 "wanted": asdict(wanted),
                 "left": stop - self.done[name],
             }
-            self.folder.save(name, self.columns, sums.moments(), header)
+            with self.turn:
+                moments = sums.moments()  # by all processes together
+            if mine:
+                self.folder.save(name, self.columns, moments, header)
+        barrier("moments are saved")
 
     def about(self) -> dict[str, Any]:
         """How the sums were taken."""
@@ -284,6 +293,11 @@ class _Pass:
         engine = "host" if isinstance(sums, HostSums) else "device"
         density = None if np.isnan(sums.density) else round(sums.density, 4)
         return {"engine": engine, "layout": sums.layout, "density": density}
+
+
+def _all_save(due: bool) -> bool:
+    """Whether to save now: the first process's clock decides."""
+    return agree("save the moments", "now" if due else "later") == "now"
 
 
 def _batch_rows(inputs: Inputs) -> int:

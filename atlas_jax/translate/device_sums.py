@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
+from atlas_jax.translate.on_host import on_host
 from atlas_jax.translate.semantic_lens import TopSamples
 
 P = PartitionSpec
@@ -157,7 +158,7 @@ class DeviceSums:
                 self.widths, self.atlas_width, self.wanted, self.columns
             )
         with jax.enable_x64(True):
-            whole = jax.tree.map(np.array, _gathered(self.state, NamedSharding(self.mesh, P())))
+            whole = jax.tree.map(lambda x: np.array(on_host(x)), _added(self.state, self.mesh))
             shifts = jax.tree.map(lambda x: np.array(x, np.float64), self.shifts)
         block = slice(*self.columns)
         far = shifts["atlas"]
@@ -198,15 +199,17 @@ def _merged(tops: TopSamples | None) -> TopSamples | None:
     return whole
 
 
-@partial(jax.jit, static_argnames="sharding")
-def _gathered(state: State, sharding: NamedSharding) -> State:
-    """Sums over the devices; the top samples of each beside each other."""
+@partial(jax.jit, static_argnames="mesh")
+def _added(state: State, mesh: Mesh) -> State:
+    """Sums over the devices, matrices split as they were; the top samples of each stay apart."""
 
-    def gather(x: Array) -> Array:
-        result = jnp.sum(x, axis=0) if x.dtype == jnp.float64 else x
-        return lax.with_sharding_constraint(result, sharding)
+    def add(x: Array) -> Array:
+        if x.dtype != jnp.float64:
+            return lax.with_sharding_constraint(x, NamedSharding(mesh, P("data")))
+        spec = P("model") if x.ndim == 3 else P()
+        return lax.with_sharding_constraint(jnp.sum(x, axis=0), NamedSharding(mesh, spec))
 
-    return jax.tree.map(gather, state)
+    return jax.tree.map(add, state)
 
 
 @partial(jax.jit, static_argnames="sharding")

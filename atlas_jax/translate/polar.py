@@ -93,7 +93,7 @@ def polar(
 def _solve(wide: np.ndarray, method: str, rcond: float, precision: str, mesh: Mesh | None) -> Polar:
     if method == "svd":
         return _by_svd(wide, rcond)
-    if method == "gram" or not full_rank(wide, 10 * rcond):
+    if method == "gram" or not full_rank(wide, 10 * rcond, mesh):
         return _by_gram(wide, rcond)
     if method == "qdwh":
         factor, residual = qdwh(wide)

@@ -13,26 +13,45 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Float32, Float64
+from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from atlas_jax.errors import InputError
+from atlas_jax.translate.on_host import on_host
 
 PRECISIONS = ("float32", "bf16x3")
 _CUSHION = 0.024
 _EXACT_STEPS = 2
 
 
-def full_rank(wide: Float64[np.ndarray, "m n"], least: float) -> bool:
+def full_rank(wide: Float64[np.ndarray, "m n"], least: float, mesh: Mesh | None = None) -> bool:
     """Whether every singular value of M is above `least` of the largest, from M M' in float64.
 
     M M' - (least s_1)^2 I has a Cholesky factor exactly then. s_1 is bounded from above, and a
     check that is too strict costs time only.
+
+    Args:
+        wide: M, m <= n.
+        least: the cut.
+        mesh: spreads the columns over the axis `model`; no device then holds all of M.
     """
     with jax.enable_x64(True):
-        matrix = jnp.asarray(wide)
-        gram = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
-        shifted = gram - least**2 * _largest(gram) * jnp.eye(len(wide), dtype=jnp.float64)
-        return bool(jnp.isfinite(jnp.linalg.cholesky(shifted)[-1, -1]))
+        return bool(_full_rank(_spread(wide, mesh), jnp.float64(least**2)))
+
+
+@jax.jit
+def _full_rank(matrix: Float[Array, "m n"], square: Float[Array, ""]) -> Bool[Array, ""]:
+    gram = jnp.matmul(matrix, matrix.T, precision=lax.Precision.HIGHEST)
+    shifted = gram - square * _largest(gram) * jnp.eye(matrix.shape[0], dtype=gram.dtype)
+    return jnp.isfinite(jnp.linalg.cholesky(shifted)[-1, -1])
+
+
+def _spread(wide: np.ndarray, mesh: Mesh | None) -> Array:
+    """M on the devices; of a mesh, each has some of the columns. Zero columns fill them up."""
+    if mesh is None:
+        return jnp.asarray(wide)
+    spare = -wide.shape[1] % mesh.shape["model"]
+    padded = np.pad(wide, ((0, 0), (0, spare))) if spare else wide
+    return jax.device_put(padded, NamedSharding(mesh, PartitionSpec(None, "model")))
 
 
 def _largest(gram: Float[Array, "m m"]) -> Float[Array, ""]:
@@ -102,21 +121,20 @@ def polar_express(
     m, n = wide.shape
     scale = np.abs(wide).max()
     x = np.asarray(wide / scale, np.float32)
-    if mesh is not None:
-        spare = -n % mesh.shape["model"]
-        x = np.pad(x, ((0, 0), (0, spare)))  # zero columns stay zero
-        placed = jax.device_put(x, NamedSharding(mesh, PartitionSpec(None, "model")))
-    else:
-        placed = jnp.asarray(x)
+    placed = _spread(x, mesh)
     # The bound of s_1 below exceeds it by the eighth root of m at most.
     steps = coefficients(least / m**0.125)
-    result, residual = _iterate(placed, steps, precision)
-    return np.asarray(result, np.float64)[:, :n], float(residual)
+    split = None if mesh is None else NamedSharding(mesh, PartitionSpec(None, "model"))
+    result, residual = _iterate(placed, steps, precision, split)
+    return on_host(result).astype(np.float64)[:, :n], float(residual)
 
 
-@partial(jax.jit, static_argnames=("steps", "precision"))
+@partial(jax.jit, static_argnames=("steps", "precision", "split"))
 def _iterate(
-    x: Float32[Array, "m n"], steps: tuple[tuple[float, float, float], ...], precision: str
+    x: Float32[Array, "m n"],
+    steps: tuple[tuple[float, float, float], ...],
+    precision: str,
+    split: NamedSharding | None = None,
 ) -> tuple[Float32[Array, "m n"], Float32[Array, ""]]:
     product = _split_product if precision == "bf16x3" else _product
     # An upper bound of s_1 that is close to it: the fourth root of a norm of (X X')^2.
@@ -131,6 +149,8 @@ def _iterate(
     # Newton-Schulz: the error that float32 left is squared.
     error = _product(x, x.T) - jnp.eye(x.shape[0], dtype=jnp.float32)
     x = x - jnp.float32(0.5) * _product(error, x)
+    if split is not None:
+        x = lax.with_sharding_constraint(x, split)
     gram = _product(x, x.T)
     off = gram - jnp.eye(x.shape[0], dtype=jnp.float32)
     return x, jnp.linalg.norm(_product(off, gram)) / jnp.sqrt(jnp.float32(x.shape[0]))

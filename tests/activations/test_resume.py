@@ -1,15 +1,17 @@
 """Whatever stops a capture, the same call goes on to the same bytes."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from atlas_jax.activations import ActivationStore, capture
+from atlas_jax.activations import ActivationStore, capture, lock
 from atlas_jax.activations.kvstore import open_kvstore, write_json
 from atlas_jax.activations.writer import StoreWriter
 from atlas_jax.errors import InputError
@@ -118,13 +120,19 @@ def test_a_second_writer_is_refused(source, texts, tmp_path, url):
         pass
 
 
-def test_a_lock_object_outlives_its_process_on_another_machine_only(source, texts):
+def test_a_lock_object_does_not_outlive_its_process(source, texts, monkeypatch):
     kv = open_kvstore("memory://left")
+    monkeypatch.setattr(lock, "_SILENCE", 0.2)
+    begun = time.monotonic()
     write_json(kv, ".writer", {"host": "elsewhere", "pid": 1, "since": "yesterday"})
-    with pytest.raises(InputError, match="process 1 on elsewhere, since yesterday.* delete"):
-        capture(source, texts, out="memory://left")
+    capture(source, texts, out="memory://left", sites=["blocks.0.a"])
+    assert time.monotonic() - begun > 0.2  # it was watched for so long
+    kv = open_kvstore("memory://alike")
+    write_json(kv, ".writer", {"host": platform.node(), "pid": os.getpid(), "since": "before"})
+    capture(source, texts, out="memory://alike")  # of a container's process of the same number
+    kv = open_kvstore("memory://dead")
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     write_json(kv, ".writer", {"host": platform.node(), "pid": dead.pid, "since": "now"})
-    capture(source, texts, out="memory://left")
+    capture(source, texts, out="memory://dead")
     assert kv.read(".writer").result().state == "missing"

@@ -5,7 +5,7 @@ import urllib.request
 import numpy as np
 import pytest
 
-from atlas_jax.activations import ActivationStore, capture
+from atlas_jax.activations import ActivationStore, capture, lock
 from atlas_jax.activations.kvstore import create, keys, kvstore_spec, open_kvstore
 from atlas_jax.activations.lock import WriterLock
 from atlas_jax.errors import InputError
@@ -77,6 +77,21 @@ def test_a_second_writer_is_refused(source, texts, bucket):
         capture(source, texts, out=bucket)
     lock.release()
     capture(source, texts, out=bucket)
+
+
+def test_a_lock_of_another_machine(source, texts, bucket, monkeypatch):
+    monkeypatch.setattr(lock, "_BEAT", 0.05)
+    monkeypatch.setattr(lock, "_SILENCE", 0.5)
+    living = WriterLock(bucket)
+    monkeypatch.setattr(lock.platform, "node", lambda: "other")
+    living.take()
+    monkeypatch.setattr(lock.platform, "node", lambda: "here")
+    with pytest.raises(InputError, match="Another process is writing .* on other, since"):
+        WriterLock(bucket).take()
+    living._ended.set()  # as if it had been killed: nothing is written any more
+    mine = WriterLock(bucket)
+    mine.take()
+    mine.release()
 
 
 def test_where_a_url_leads(monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from atlas_jax.models import generate, load_model, points_of, read_arch
+from atlas_jax.models.generate import _over_texts
 from atlas_jax.models.weights import tensor_shapes
 from atlas_jax.parallel import make_mesh
 
@@ -129,6 +130,9 @@ def test_a_split_model_generates_the_same(pairs, sentences):
     prompts = [sentences[0], "The"]
     expected = generate(pairs("tiny_llama").ours, prompts, max_new_tokens=6)
     assert generate(split, prompts, max_new_tokens=6) == expected
+    texts = _over_texts(split, np.zeros((2, 16), np.int32))
+    assert texts.sharding.shard_shape(texts.shape) == (1, 16)  # each half generates one
+    assert generate(split, prompts[:1], max_new_tokens=6) == expected[:1]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")

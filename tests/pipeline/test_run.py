@@ -5,6 +5,7 @@ import json
 import pytest
 
 from atlas_jax.errors import InputError
+from atlas_jax.pipeline import run as module
 from atlas_jax.pipeline.recipe import Recipe
 from atlas_jax.pipeline.run import Run
 
@@ -68,3 +69,15 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Name another folder"):
         run_in(tmp_path / "file" / "run")
+
+
+def test_a_folder_that_not_all_processes_see(tmp_path, monkeypatch):
+    run_in(tmp_path).check_shared()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(module, "leads", lambda: False)
+    monkeypatch.setattr(module, "agree", lambda name, value: ".shared.1.2")
+    with pytest.raises(InputError, match="folder that all processes see, got .* --out"):
+        run_in(tmp_path).check_shared(patience=0.0)
+    monkeypatch.setattr(module, "agree", lambda name, value: "done")
+    with pytest.raises(InputError, match="folder that all processes see"):
+        run_in(tmp_path).stage("fit", 1, dict, others="help")

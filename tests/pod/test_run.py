@@ -1,0 +1,82 @@
+"""`atlas-jax run` under a launcher: two processes leave the run folder that one leaves."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+from atlas_jax.activations import ActivationStore
+from atlas_jax.pipeline import run_experiment
+from atlas_jax.pipeline.recipe import Recipe
+from atlas_jax.pipeline.smoke import smoke_recipe
+from atlas_jax.translate import Translation
+
+LESS = {
+    "corpus.sequences": 160,
+    "fit.methods": ["covariance", "correlation", "semantic_lens"],
+    "evaluate.curve": False,
+    "retrieval.features": 0,
+    "identify.queries": [],
+}
+
+
+def sentences():
+    """Alike in length, so that few shapes are compiled; no two are the same."""
+    who = ("cat", "child", "baker", "sailor", "teacher", "river", "engine", "letter")
+    does = ("follows", "answers", "carries", "forgets", "counts", "opens")
+    what = ("the old bridge", "every number", "some warm bread", "the last train")
+    return [f"The small {a} {b} {c} before noon today." for a, b, c in product(who, does, what)]
+
+
+class Silent:
+    """Shows nothing."""
+
+    def stage(self, number, title):
+        pass
+
+    def line(self, text):
+        pass
+
+    def table(self, columns, rows):
+        pass
+
+
+def test_two_processes_leave_what_one_leaves(start, ended, tmp_path):
+    tiny = smoke_recipe(tmp_path / "models").to_dict()
+    changes = {
+        f"{section}.{key}": value
+        for section, values in tiny.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+    } | LESS
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences()))
+    changes["corpus.source"] = str(texts)
+    two = start(2, Path(__file__).parent / "run.py", json.dumps(changes), tmp_path / "two")
+    recipe = Recipe(name="smoke").with_values(changes)
+    run_experiment(recipe, tmp_path / "one", Silent(), PunktSentenceTokenizer())
+    codes, said = ended(two)
+    assert codes == [0, 0], said
+    for half in ("train", "eval"):
+        for side in ("subject", "atlas"):
+            one, other = (
+                ActivationStore.open(tmp_path / run / "activations" / half / side)
+                for run in ("one", "two")
+            )
+            for site in one.sites:
+                np.testing.assert_array_equal(other[site][:], one[site][:])
+    maps = sorted((tmp_path / "one" / "translations").rglob("*.safetensors"))
+    assert len(maps) == 9
+    for file in maps:
+        one, other = (
+            Translation.load(tmp_path / run / file.relative_to(tmp_path / "one"))
+            for run in ("one", "two")
+        )
+        close = 1e-5 * np.abs(one.matrix).max()
+        np.testing.assert_allclose(other.matrix, one.matrix, atol=close)
+    numbers = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "two")]
+    assert numbers[0]["corpus"] == numbers[1]["corpus"]
+    done = [json.loads((tmp_path / r / "manifest.json").read_text()) for r in ("one", "two")]
+    assert list(done[0]["stages"]) == list(done[1]["stages"])
