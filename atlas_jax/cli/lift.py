@@ -41,6 +41,10 @@ def lift(
     samples: Annotated[int, typer.Option(help="Explanations of each direction.")] = 1,
     random: Annotated[int, typer.Option(help="Random directions of each family.")] = 100,
     clusters: Annotated[int, typer.Option(help="Topics of a test within topics.")] = 0,
+    sweep: Annotated[
+        bool, typer.Option(help="Compare washouts: bare, A at seven angles, B and C.")
+    ] = False,
+    temperature: Annotated[float, typer.Option(help="Where samples are more than one.")] = 0.7,
     out: Annotated[Path, typer.Option(help="Folder of lift.json and lift.html.")] = Path("lift"),
     dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
@@ -50,6 +54,7 @@ def lift(
     from atlas_jax.verbalize import BARE, Bridge, load_verbalizer
     from atlas_jax.verbalize.lift_page import save_lift
     from atlas_jax.verbalize.lift_run import LiftPlan, measure_lift
+    from atlas_jax.verbalize.washout_comparison import usual_washouts
 
     keep_compiled_programs()
     over = Bridge.load(bridge)
@@ -68,6 +73,8 @@ def lift(
         samples=samples,
         random=random,
         clusters=clusters,
+        temperature=temperature,
+        sweep=usual_washouts(speaks.background) if sweep else {},
     )
     null = Bridge.load(shuffled) if shuffled else None
     result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null)
