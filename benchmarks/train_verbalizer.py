@@ -50,7 +50,7 @@ def main() -> None:
     texts = fitted[: args.texts]
     print(f"{len(texts)} passages after {time.perf_counter() - began:.0f} s", flush=True)
     train_verbalizer(
-        model, args.site, texts, args.folder, plan, checkpoint_steps=25,
+        model, args.site, texts, args.folder, plan, checkpoint_steps=50,
         report=lambda line: print(line, flush=True),
     )  # fmt: skip
     trained = time.perf_counter() - began

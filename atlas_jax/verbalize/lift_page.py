@@ -82,6 +82,8 @@ def _figures(figures: Mapping[str, Any]) -> Html:
         for family, value in figures["lift_rand"].items()
     ]
     rows.append(["double-centred lift", *_interval(figures["lift_dc"])])
+    if "round_trip" in figures:
+        rows.append(["round trip: cosine without background", *_interval(figures["round_trip"])])
     rows.append(["cosine of own explanations", number(figures["own_cosine"]), "–", "–"])
     rows.append(["lift over its noise ceiling", number(figures["normalised"]), "–", "–"])
     rows.append(["retrieval: top 1", number(figures["top1"]), "–", "–"])

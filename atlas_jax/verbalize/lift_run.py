@@ -23,8 +23,9 @@ from atlas_jax.verbalize.lift import (
     similarity,
     topic_clusters,
 )
-from atlas_jax.verbalize.quirks import quirk_figures
+from atlas_jax.verbalize.quirks import quirk_figures, round_trip
 from atlas_jax.verbalize.random_directions import FAMILIES, random_directions
+from atlas_jax.verbalize.reconstructor import Reconstructor
 from atlas_jax.verbalize.said import Said, embed_said
 from atlas_jax.verbalize.verbalizer import Explanation, Verbalizer
 from atlas_jax.verbalize.washout import Washout
@@ -73,6 +74,7 @@ def measure_lift(
     plan: LiftPlan | None = None,
     names: Sequence[str] = (),
     shuffled: Bridge | None = None,
+    reconstructor: Reconstructor | None = None,
 ) -> dict[str, Any]:
     """Explains features natively and through the bridge, and compares.
 
@@ -89,6 +91,7 @@ def measure_lift(
         names: of the features.
         shuffled: a bridge fitted on pairs in a wrong order (`shuffled_bridge`), whose lift must be
             nothing; default: left out.
+        reconstructor: of the target, for the round trip Q7; needs the verbalizer's background.
 
     Returns:
         JSON-able: plan, figures, features.
@@ -169,6 +172,12 @@ def measure_lift(
         "length_ratio": np.linalg.norm(bridge.mapped(directions), axis=1)
         / np.linalg.norm(directions, axis=1),
     }
+    if reconstructor is not None and foreign.background is not None:
+        rebuilt = reconstructor.rebuild([row[0].text for row in foreign_said])
+        base = foreign.background.direction
+        per_feature["round_trip"] = round_trip(rebuilt, mapped, base)
+        found = bootstrap_mean(per_feature["round_trip"], plan.draws, plan.seed)
+        figures["round_trip"] = found._asdict()
     features = [
         {
             "name": names[i] if names else str(i),

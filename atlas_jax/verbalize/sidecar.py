@@ -116,7 +116,7 @@ def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> De
                 f"{', '.join(needed)}."
             )
         return Description(**_tuples(overrides))
-    data = _yaml(path)
+    data = read_yaml(path)
     kind, role = data.get("kind", "nla_model"), str(data.get("role", "av"))
     if kind != "nla_model" or role not in _TEMPLATES:
         raise InputError(
@@ -209,7 +209,12 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A sidecar's table.
+
+    Raises:
+        InputError: no valid YAML, or no table.
+    """
     import yaml
 
     try:

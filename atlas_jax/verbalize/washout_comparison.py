@@ -123,7 +123,7 @@ def _taken(
         sign * (here.get(key, np.nan) - there.get(key, np.nan)) for key, sign in _QUIRKS.items()
     ]
     kept = [against["lift_kept"], against.get("nuance_kept")]
-    if min(gains) < 0 or False in kept:
+    if np.nanmin(gains) < 0 or False in kept:
         return False
     if np.isnan(gains).any() or None in kept:
         return None

@@ -6,7 +6,7 @@ import pytest
 from atlas_jax.errors import InputError
 from atlas_jax.verbalize import BARE, Background, Washout
 from atlas_jax.verbalize.lift_page import render_lift
-from atlas_jax.verbalize.verbalizer import Explanation
+from atlas_jax.verbalize.verbalizer import Explanation, Verbalizer
 from atlas_jax.verbalize.washout_comparison import compare_washouts, usual_washouts
 
 N = 12
@@ -27,10 +27,11 @@ class Words:
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
 
-class Speaker:
-    """Says the right word, with a quirk where the washout is bare; lost says one word for all."""
+class Speaker(Verbalizer):
+    """Says the right word, with a quirk where the washout is bare; at 90 degrees one for all."""
 
-    background = BACKGROUND
+    def __init__(self):
+        self.background = BACKGROUND
 
     def explain_all(self, directions, washout=BARE, *, samples=1, temperature=0.0, seed=0):
         texts = []

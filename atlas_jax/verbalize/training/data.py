@@ -14,7 +14,7 @@ from atlas_jax.verbalize.training.plan import TrainingPlan
 from atlas_jax.verbalize.training.prompt import Prompt, answer_tokens
 from atlas_jax.verbalize.washout import Background
 
-_BACKGROUND, _HELD = 512, 256
+_BACKGROUND, _HELD = 512, 128
 
 
 @dataclass(frozen=True)
