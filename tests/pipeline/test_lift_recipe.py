@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,6 +37,14 @@ class Words:
             [np.random.default_rng(crc32(t.encode())).standard_normal(16) for t in texts]
         )
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Compiling is most of the time of these tests, and their models are tiny."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
