@@ -145,9 +145,13 @@ def run(
     Under srun, mpirun or an indexed Job all processes share the work: see docs/scale.md.
     """
     from atlas_jax.pipeline.access import check_access, require_access
+    from atlas_jax.pipeline.lift_recipe import is_lift
     from atlas_jax.pipeline.recipe import load_recipe
 
     changes = dict(_setting(text) for text in set_ or ())
+    if is_lift(recipe):
+        lifting.run_recipe(recipe, changes, dry_run, rate, out, as_json, only)
+        return
     chosen = load_recipe(recipe).with_values(changes)
     if dry_run:
         from atlas_jax.cli.plan import show_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,6 +41,13 @@ def lift(
     samples: Annotated[int, typer.Option(help="Explanations of each direction.")] = 1,
     random: Annotated[int, typer.Option(help="Random directions of each family.")] = 100,
     clusters: Annotated[int, typer.Option(help="Topics of a test within topics.")] = 0,
+    reconstructor: Annotated[
+        str | None, typer.Option(help="Of the target: measures the round trip too.")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option(help="Compare washouts: bare, A at seven angles, B and C.")
+    ] = False,
+    temperature: Annotated[float, typer.Option(help="Where samples are more than one.")] = 0.7,
     out: Annotated[Path, typer.Option(help="Folder of lift.json and lift.html.")] = Path("lift"),
     dtype: Annotated[str, typer.Option(help="Of the weights.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
@@ -50,6 +57,8 @@ def lift(
     from atlas_jax.verbalize import BARE, Bridge, load_verbalizer
     from atlas_jax.verbalize.lift_page import save_lift
     from atlas_jax.verbalize.lift_run import LiftPlan, measure_lift
+    from atlas_jax.verbalize.reconstructor import load_reconstructor
+    from atlas_jax.verbalize.washout_comparison import usual_washouts
 
     keep_compiled_programs()
     over = Bridge.load(bridge)
@@ -68,9 +77,12 @@ def lift(
         samples=samples,
         random=random,
         clusters=clusters,
+        temperature=temperature,
+        sweep=usual_washouts(speaks.background) if sweep else {},
     )
     null = Bridge.load(shuffled) if shuffled else None
-    result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null)
+    back = load_reconstructor(reconstructor, dtype) if reconstructor else None
+    result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null, back)
     page = save_lift(result, out / "lift.html")
     (out / "lift.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
     if as_json:
@@ -83,3 +95,40 @@ def lift(
         f"{len(names)} features; permutation p {figures['permutation']['p']:.4f}"
     )
     terminal.line(f"top-1 {figures['top1']:.2f} (chance {figures['chance']:.2f}); {page}")
+
+
+def run_recipe(
+    reference: str,
+    changes: dict[str, Any],
+    dry_run: bool,
+    rate: float | None,
+    out: Path | None,
+    as_json: bool,
+    only: str | None,
+) -> None:
+    """`atlas-jax run` of the recipe of a lift."""
+    from atlas_jax.pipeline.access import MISSING
+    from atlas_jax.pipeline.lift_plan import check_lift_access, plan_lift
+    from atlas_jax.pipeline.lift_recipe import load_lift_recipe
+    from atlas_jax.pipeline.lift_run import run_lift
+
+    recipe = load_lift_recipe(reference).with_values(changes).check()
+    if only is not None:
+        raise InputError("--only is for experiments: a lift resumes where it stopped.")
+    access = check_lift_access(recipe)
+    if dry_run:
+        from atlas_jax.cli.plan import show_costs
+
+        show_costs(plan_lift(recipe), recipe.bridge.dtype, access, rate, as_json)
+        return
+    missing = [f"{a.what} {a.name}: {a.reason}" for a in access if a.state == MISSING]
+    if missing:
+        raise InputError(
+            f"Expected to read everything that {recipe.name} needs. Missing: {'; '.join(missing)}"
+        )
+    keep_compiled_programs()
+    terminal = Terminal(quiet=as_json)
+    page = run_lift(recipe, out or Path("runs") / recipe.name, terminal.line)
+    terminal.line(str(page))
+    if as_json:
+        typer.echo(page.with_suffix(".json").read_text("utf-8"))

@@ -17,10 +17,20 @@ from atlas_jax.pipeline.recipe import Recipe
 
 
 def show_plan(recipe: Recipe, access: Sequence[Access], rate: float | None, as_json: bool) -> None:
+    """Prints the cost of every stage of an experiment and everything that must be read."""
+    show_costs(plan(recipe), recipe.subject.dtype, access, rate, as_json)
+
+
+def show_costs(
+    costs: Sequence[Cost],
+    dtype: str,
+    access: Sequence[Access],
+    rate: float | None,
+    as_json: bool,
+) -> None:
     """Prints the cost of every stage and everything that must be read."""
-    costs = plan(recipe)
     said = "as given" if rate else "measured here with one product"
-    rate = rate or measured_rate(recipe.subject.dtype)
+    rate = rate or measured_rate(dtype)
     if as_json:
         rows = [asdict(cost) | {"hours": cost.hours(rate)} for cost in costs]
         result = {"rate": rate, "stages": rows, "access": [asdict(one) for one in access]}

@@ -51,12 +51,12 @@ def require_access(recipe: Recipe) -> None:
 
 def _checks(recipe: Recipe) -> Iterator[Access]:
     for model in (recipe.subject.model, *recipe.subject.also):
-        yield _look("subject", model, "model")
+        yield look("subject", model, "model")
     reference = recipe.atlas.reference
-    yield _look("atlas", reference, "model")
+    yield look("atlas", reference, "model")
     for release, model in _READS.items():
         if release in reference and not Path(reference).expanduser().exists():
-            yield _look("the atlas's model", model, "model")
+            yield look("the atlas's model", model, "model")
     from atlas_jax.corpus.sources import kind_of
 
     source = recipe.corpus.source
@@ -65,14 +65,15 @@ def _checks(recipe: Recipe) -> Iterator[Access]:
     elif kind_of(source) == "local":
         yield Access("corpus", source, HERE)
     else:
-        yield _look("corpus", source, "dataset")
+        yield look("corpus", source, "dataset")
     sets = recipe.retrieval.sets
     if sets:
         there = Path(sets).expanduser().is_file()
         yield Access("concept sets", sets, HERE if there else MISSING, "" if there else "no file")
 
 
-def _look(what: str, name: str, kind: str) -> Access:
+def look(what: str, name: str, kind: str) -> Access:
+    """Whether one thing can be had: a path, an asset, an atlas or something of the hub."""
     from atlas_jax.assets import ASSETS, cache_folder
     from atlas_jax.assets.cache import Ledger
     from atlas_jax.atlas.reference import released, releases

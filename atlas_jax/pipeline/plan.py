@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from atlas_jax.errors import InputError
@@ -43,11 +43,17 @@ class Shape:
 
 
 _LLAMA = Shape(32, 4096, 14336, 32, 8, 128, 128256, 16.1)
+_QWEN = Shape(28, 3584, 18944, 28, 4, 128, 152064, 15.2)
+_GEMMA = Shape(62, 5376, 21504, 32, 16, 128, 262208, 54.9)
 SHAPES = {
     "meta-llama/Llama-3.1-8B": _LLAMA,
     "meta-llama/Llama-3.1-8B-Instruct": _LLAMA,
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": _LLAMA,
     "google/gemma-2-2b": Shape(26, 2304, 9216, 8, 4, 256, 256000, 10.5),
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN,
+    "kitft/nla-qwen2.5-7b-L20-av": _QWEN,
+    "google/gemma-3-27b-it": _GEMMA,
+    "kitft/nla-gemma3-27b-L41-av": replace(_GEMMA, gigabytes=108.0),  # float32
     "gemma-3-270m": Shape(18, 640, 2048, 4, 1, 256, 262144, 0.25),
     "smollm2-135m-instruct": Shape(30, 576, 1536, 9, 3, 64, 49152, 0.1),
 }

@@ -154,15 +154,23 @@ class Recipe:
         Raises:
             InputError: an unknown name, or a value of another type.
         """
-        data = self.to_dict()
-        for name, value in values.items():
-            place, keys = data, name.split(".")
-            for key in keys[:-1]:
-                place = place.get(key) if isinstance(place, dict) else None
-            if not isinstance(place, dict) or keys[-1] not in place:
-                raise InputError(f"Expected a setting of the recipe, got '{name}'. See its file.")
-            place[keys[-1]] = value
-        return _build(Recipe, data, "")
+        return settings(Recipe, change(self.to_dict(), values), "")
+
+
+def change(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sets values by dotted name.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    for name, value in values.items():
+        place, keys = data, name.split(".")
+        for key in keys[:-1]:
+            place = place.get(key) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or keys[-1] not in place:
+            raise InputError(f"Expected a setting of the recipe, got '{name}'. See its file.")
+        place[keys[-1]] = value
+    return data
 
 
 def load_recipe(reference: str | Path) -> Recipe:
@@ -170,6 +178,15 @@ def load_recipe(reference: str | Path) -> Recipe:
 
     Raises:
         InputError: no such recipe, invalid TOML, an unknown setting, or a value of another type.
+    """
+    return settings(Recipe, read_recipe(reference), "")
+
+
+def read_recipe(reference: str | Path) -> dict[str, Any]:
+    """What a recipe's file says.
+
+    Raises:
+        InputError: no such recipe, or invalid TOML.
     """
     path = Path(reference).expanduser()
     shipped = {
@@ -186,13 +203,17 @@ def load_recipe(reference: str | Path) -> Recipe:
             f"Expected a recipe file or one of {', '.join(sorted(shipped))}, got '{reference}'."
         )
     try:
-        data = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{reference} is not valid TOML: {error}.") from None
-    return _build(Recipe, data, "")
 
 
-def _build(kind: type, data: Mapping[str, Any], where: str) -> Any:
+def settings(kind: type, data: Mapping[str, Any], where: str) -> Any:
+    """A dataclass of a table's values.
+
+    Raises:
+        InputError: an unknown setting, or a value of another type.
+    """
     hints = get_type_hints(kind)
     unknown = sorted(set(data) - {f.name for f in fields(kind)})
     if unknown:
@@ -209,7 +230,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):
             raise InputError(f"Expected a table [{where}], got {value!r}.")
-        return _build(kind, value, f"{where}.")
+        return settings(kind, value, f"{where}.")
     if kind in (str, bool, int):
         if type(value) is not kind:
             raise InputError(f"Expected {where} of type {kind.__name__}, got {value!r}.")

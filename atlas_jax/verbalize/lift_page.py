@@ -42,6 +42,7 @@ def render_lift(result: Mapping[str, Any], title: str = "Native and foreign expl
         _section("summary", "What was measured", lead),
         _section("figures", "Figures", _figures(figures)),
         _section("nulls", "What must be nothing", _nulls(figures)),
+        *_washouts(result),
         _section("quirks", "Quirks of the foreign verbalizer", _pairs(figures["quirks"])),
         _section("bridge", "The bridge", _pairs(_bridge(bridge))),
         _section("features", "Feature by feature", _features(result)),
@@ -81,6 +82,8 @@ def _figures(figures: Mapping[str, Any]) -> Html:
         for family, value in figures["lift_rand"].items()
     ]
     rows.append(["double-centred lift", *_interval(figures["lift_dc"])])
+    if "round_trip" in figures:
+        rows.append(["round trip: cosine without background", *_interval(figures["round_trip"])])
     rows.append(["cosine of own explanations", number(figures["own_cosine"]), "–", "–"])
     rows.append(["lift over its noise ceiling", number(figures["normalised"]), "–", "–"])
     rows.append(["retrieval: top 1", number(figures["top1"]), "–", "–"])
@@ -97,6 +100,40 @@ def _figures(figures: Mapping[str, Any]) -> Html:
 def _nulls(figures: Mapping[str, Any]) -> Html:
     rows = [[name.replace("_", " "), *_interval(v)] for name, v in figures["nulls"].items()]
     return table(["control", "lift", "from", "to"], rows, "Feature-specific lift of the controls")
+
+
+def _washouts(result: Mapping[str, Any]) -> list[Html]:
+    """The comparison, where one was made."""
+    compared = result.get("washouts") or {}
+    rows = []
+    for name, one in compared.items():
+        against = one.get("against", {})
+        taken = {True: "yes", False: "no"}.get(against.get("quirks_taken"), "–")
+        rows.append(
+            [
+                name,
+                *_interval(one["lift_spec"]),
+                *(
+                    number(one.get(key), 2)
+                    for key in ("top1", "genericness", "leakage", "stability")
+                ),
+                number(against.get("lift_difference")),
+                number(against.get("p_holm"), 4),
+                taken,
+            ]
+        )
+    if not rows:
+        return []
+    heads = ["washout", "lift", "from", "to", "top 1", "generic", "leaks", "stable"]
+    heads += ["lift against the first", "p (Holm)", "quirks taken away"]
+    margin = number(result["plan"]["margin"])
+    note = element(
+        "p",
+        "Quirks are taken away where genericness, leakage and other quirks are not higher, "
+        "stability is not lower, and neither lift nor nuance is lower by more than "
+        f"{margin}, stated first.",
+    )
+    return [_section("washouts", "Washouts compared", element("div", note, table(heads, rows)))]
 
 
 def _interval(value: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.verbalize.bridge import Bridge
@@ -23,18 +23,13 @@ from atlas_jax.verbalize.lift import (
     similarity,
     topic_clusters,
 )
-from atlas_jax.verbalize.quirks import (
-    genericness,
-    leakage,
-    nuance,
-    quirk_rates,
-    stability,
-)
+from atlas_jax.verbalize.quirks import quirk_figures, round_trip
 from atlas_jax.verbalize.random_directions import FAMILIES, random_directions
+from atlas_jax.verbalize.reconstructor import Reconstructor
+from atlas_jax.verbalize.said import Said, embed_said
 from atlas_jax.verbalize.verbalizer import Explanation, Verbalizer
 from atlas_jax.verbalize.washout import Washout
-
-Said = Sequence[Sequence[Explanation]]
+from atlas_jax.verbalize.washout_comparison import compare_washouts
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,8 @@ class LiftPlan:
         draws: of the bootstrap.
         permutations: of the permutation test.
         clusters: topics within which native texts change hands; 0: no such test.
+        sweep: washouts to compare, by name; the first one is what the others are compared with.
+        margin: by how much lift and nuance may be lower without counting as lost.
         seed: of all that is drawn.
     """
 
@@ -63,6 +60,8 @@ class LiftPlan:
     draws: int = 2000
     permutations: int = 9999
     clusters: int = 0
+    sweep: Mapping[str, Washout] = field(default_factory=dict)
+    margin: float = 0.02
     seed: int = 0
 
 
@@ -75,6 +74,7 @@ def measure_lift(
     plan: LiftPlan | None = None,
     names: Sequence[str] = (),
     shuffled: Bridge | None = None,
+    reconstructor: Reconstructor | None = None,
 ) -> dict[str, Any]:
     """Explains features natively and through the bridge, and compares.
 
@@ -91,6 +91,7 @@ def measure_lift(
         names: of the features.
         shuffled: a bridge fitted on pairs in a wrong order (`shuffled_bridge`), whose lift must be
             nothing; default: left out.
+        reconstructor: of the target, for the round trip Q7; needs the verbalizer's background.
 
     Returns:
         JSON-able: plan, figures, features.
@@ -122,24 +123,24 @@ def measure_lift(
 
     mapped = bridge.directions(directions)
     foreign_said = say(mapped)
-    e_native, e_foreign = (_embed(embedder, said) for said in (native_said, foreign_said))
+    e_native, e_foreign = (embed_said(embedder, said) for said in (native_said, foreign_said))
     s = similarity(e_foreign, e_native)
     controls: dict[str, Any] = {}
     per_feature: dict[str, np.ndarray] = {"lift_spec": lift_spec(s), "lift_dc": lift_dc(s)}
     for family in plan.families:
         rows = random_directions(bridge, family, plan.random, plan.seed)
-        random = similarity(_embed(embedder, say(rows)), e_native)
+        random = similarity(embed_said(embedder, say(rows)), e_native)
         values = lift_rand(s, random)
         per_feature.setdefault("lift_rand", values)
         controls[family] = bootstrap_mean(values, plan.draws, plan.seed)._asdict()
     top, reciprocal = retrieval(s)
     nulls = {
-        "sign_flip": _null(similarity(_embed(embedder, say(-mapped)), e_native), plan),
+        "sign_flip": _null(similarity(embed_said(embedder, say(-mapped)), e_native), plan),
         "swapped": _null(s[:, _others(len(s), plan.seed)], plan),
     }
     if shuffled is not None:
         said = say(shuffled.directions(directions))
-        nulls["shuffled_map"] = _null(similarity(_embed(embedder, said), e_native), plan)
+        nulls["shuffled_map"] = _null(similarity(embed_said(embedder, said), e_native), plan)
     figures: dict[str, Any] = {
         "lift_spec": bootstrap_lift(s, plan.draws, plan.seed)._asdict(),
         "lift_rand": controls,
@@ -151,7 +152,7 @@ def measure_lift(
         "noise_ceiling": noise_ceiling(e_native),
         "permutation": permutation_test(s, plan.permutations, plan.seed)._asdict(),
         "nulls": nulls,
-        "quirks": _quirks(foreign, foreign_said, e_foreign, s, directions, embedder),
+        "quirks": quirk_figures(foreign, foreign_said, e_foreign, s, directions, embedder),
         "common_component": bridge.common_component(),
     }
     ceiling = figures["noise_ceiling"]
@@ -171,6 +172,12 @@ def measure_lift(
         "length_ratio": np.linalg.norm(bridge.mapped(directions), axis=1)
         / np.linalg.norm(directions, axis=1),
     }
+    if reconstructor is not None and foreign.background is not None:
+        rebuilt = reconstructor.rebuild([row[0].text for row in foreign_said])
+        base = foreign.background.direction
+        per_feature["round_trip"] = round_trip(rebuilt, mapped, base)
+        found = bootstrap_mean(per_feature["round_trip"], plan.draws, plan.seed)
+        figures["round_trip"] = found._asdict()
     features = [
         {
             "name": names[i] if names else str(i),
@@ -182,9 +189,16 @@ def measure_lift(
         }
         for i in range(len(s))
     ]
+    compared = {}
+    if plan.sweep:
+        compared = compare_washouts(
+            mapped, directions, e_native, foreign, embedder, plan.sweep, how,
+            plan.margin, plan.draws, plan.seed,
+        )  # fmt: skip
     background = foreign.background
     return _plain(
         {
+            "washouts": compared,
             "plan": asdict(plan),
             "bridge": bridge.meta,
             "foreign": repr(foreign),
@@ -193,15 +207,6 @@ def measure_lift(
             "features": features,
         }
     )
-
-
-def _embed(embedder: Any, said: Said) -> Float32[np.ndarray, "s n e"]:
-    """Samples first; a direction without any words is the zero vector."""
-    samples = len(said[0])
-    texts = [row[i].text for i in range(samples) for row in said]
-    rows = embedder.embed([text or " " for text in texts])
-    rows[[i for i, text in enumerate(texts) if not text]] = 0
-    return rows.reshape(samples, len(said), -1).astype(np.float32)
 
 
 def _others(n: int, seed: int) -> Int[np.ndarray, " n"]:
@@ -214,26 +219,6 @@ def _others(n: int, seed: int) -> Int[np.ndarray, " n"]:
 
 def _null(s: np.ndarray, plan: LiftPlan) -> dict[str, float]:
     return bootstrap_lift(s, plan.draws, plan.seed)._asdict()
-
-
-def _quirks(
-    foreign: Verbalizer,
-    said: Said,
-    embedded: np.ndarray,
-    s: np.ndarray,
-    directions: np.ndarray,
-    embedder: Any,
-) -> dict[str, Any]:
-    found: dict[str, Any] = quirk_rates([e for row in said for e in row])
-    found["genericness"] = genericness(embedded[0])
-    found["stability"] = stability(embedded)
-    pairs = nuance(s, directions)
-    found["nuance"] = float(pairs.mean()) if len(pairs) else None
-    found["nuance_pairs"] = len(pairs)
-    if foreign.background is not None:
-        base = foreign.background.direction[None]
-        found["leakage"] = leakage(embedded[0], _embed(embedder, foreign.explain_all(base))[0, 0])
-    return found
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.verbalize.verbalizer import Explanation
+from atlas_jax.verbalize.said import Said, embed_said
+from atlas_jax.verbalize.verbalizer import Explanation, Verbalizer
 
 _GRAM = 3
 
@@ -106,6 +108,36 @@ def not_lower(
     means = difference[rng.integers(len(difference), size=(draws, len(difference)))].mean(axis=1)
     low = float(np.quantile(means, 1 - level))
     return low, low > -margin
+
+
+def quirk_figures(
+    foreign: Verbalizer,
+    said: Said,
+    embedded: Float[np.ndarray, "s n e"],
+    similarities: Float[np.ndarray, "n n"],
+    directions: Float[np.ndarray, "n p"],
+    embedder: Any,
+) -> dict[str, Any]:
+    """Q1 to Q4 and Q6 of what a verbalizer said.
+
+    Args:
+        foreign: the verbalizer.
+        said: by it, of each direction.
+        embedded: the same.
+        similarities: s_ij with the native explanations.
+        directions: of the source.
+        embedder: texts to unit vectors.
+    """
+    found: dict[str, Any] = quirk_rates([e for row in said for e in row])
+    found["genericness"] = genericness(embedded[0])
+    found["stability"] = stability(embedded)
+    pairs = nuance(similarities, directions)
+    found["nuance"] = float(pairs.mean()) if len(pairs) else None
+    found["nuance_pairs"] = len(pairs)
+    if foreign.background is not None:
+        base = foreign.explain_all(foreign.background.direction[None])
+        found["leakage"] = leakage(embedded[0], embed_said(embedder, base)[0, 0])
+    return found
 
 
 def _repeated(words: Sequence[str]) -> float:

@@ -13,6 +13,8 @@ from atlas_jax.errors import InputError
 MODES = ("replace_embedding", "add_norm_matched", "replace_residual", "prefix_adapter")
 _TEMPLATES = ("av", "actor", "verbalizer")
 SIDECAR = "nla_meta.yaml"
+BACKGROUND = "background/activations.safetensors"
+"""Of the model that is read, where a checkpoint brings them: for washouts."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ class Description:
 def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> Description:
     """Reads the sidecar of a checkpoint, of schema 1 or 2.
 
+    Tables `injection`, `decode` and `parse`, which released ones do not have, are read as those of
+    a config.
+
     Args:
         folder: of the checkpoint.
         overrides: fields of `Description` that complete or replace what it says; all that are
@@ -111,7 +116,7 @@ def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> De
                 f"{', '.join(needed)}."
             )
         return Description(**_tuples(overrides))
-    data = _yaml(path)
+    data = read_yaml(path)
     kind, role = data.get("kind", "nla_model"), str(data.get("role", "av"))
     if kind != "nla_model" or role not in _TEMPLATES:
         raise InputError(
@@ -142,6 +147,7 @@ def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> De
             f"Expected extraction.injection_scale in {path}, found none: pass scale=... (a number; "
             "None for the vector's own length)."
         )
+    found |= from_config({key: data.get(key) for key in ("injection", "decode", "parse")})
     found |= overrides
     missing = [name for name, value in found.items() if value is None and name != "scale"]
     if missing:
@@ -203,7 +209,12 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A sidecar's table.
+
+    Raises:
+        InputError: no valid YAML, or no table.
+    """
     import yaml
 
     try:

@@ -17,7 +17,7 @@ from atlas_jax.progress import Bar
 from atlas_jax.verbalize.bridge import Bridge
 from atlas_jax.verbalize.decoding import Edit, Rule, decode
 from atlas_jax.verbalize.injection import Adapter, at_length, embed_prompt, prompt_ids
-from atlas_jax.verbalize.sidecar import Description, from_config, read_sidecar
+from atlas_jax.verbalize.sidecar import BACKGROUND, Description, from_config, read_sidecar
 from atlas_jax.verbalize.washout import BARE, Background, Washout, realised_cosines, streams
 
 _RESIDUAL = ("add_norm_matched", "replace_residual")
@@ -241,7 +241,7 @@ def load_verbalizer(
         reference: a local folder in Hugging Face layout with `nla_meta.yaml`, a hub id, or a name
             in `config`.
         config: a YAML file with `verbalizers: {name: ...}`, or one such entry.
-        background: for washouts, or a file of one.
+        background: for washouts, or a file of one; default: the checkpoint's own, if it has one.
         bridge: whose target it must read.
         dtype: of the weights, `float32` or `bfloat16`.
         mesh: where to place them.
@@ -271,6 +271,8 @@ def load_verbalizer(
     folder = find_checkpoint(name, revision)
     description = read_sidecar(folder, overrides)
     model = (load_model or load)(str(folder), dtype, mesh)
+    if background is None and (folder / BACKGROUND).is_file():
+        background = folder / BACKGROUND
     if background is not None and not isinstance(background, Background):
         background = Background.load(background)
     made = Verbalizer(model, description, background)

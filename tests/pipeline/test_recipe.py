@@ -45,7 +45,7 @@ def test_wrong_recipes_are_named(tmp_path, text, message):
 
 
 def test_unknown_recipes_and_settings():
-    with pytest.raises(InputError, match="one of paper_.*quickstart, got 'none'"):
+    with pytest.raises(InputError, match="one of nla_.*paper_.*quickstart, got 'none'"):
         load_recipe("none")
     for name in ("corpus.n", "corpus", "corpus.sequences.more"):
         with pytest.raises(InputError):

@@ -1,0 +1,62 @@
+"""What a training of a verbalizer changes, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from atlas_jax.errors import InputError
+
+Losses = list[dict[str, float]]
+
+
+class State(NamedTuple):
+    """Low-rank changes, the optimiser's moments, and the steps that were made."""
+
+    learned: Any
+    moments: Any
+    step: int
+    losses: Losses
+
+
+def save_state(state: State, path: Path, plan: str) -> None:
+    """Writes the file, under its name only when whole."""
+    leaves = jax.tree.leaves((state.learned, state.moments))
+    tensors = {f"{i:04}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    notes = {"plan": plan, "step": str(state.step), "losses": json.dumps(state.losses)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".partial")
+    save_file(tensors, draft, notes)
+    os.replace(draft, path)
+
+
+def load_state(like: State, path: Path, plan: str) -> State:
+    """Reads the file; without one, gives `like` back.
+
+    Raises:
+        InputError: it is damaged, or of a training by another plan.
+    """
+    if not path.exists():
+        return like
+    try:
+        with safe_open(path, "np") as file:
+            notes = file.metadata() or {}
+            if notes.get("plan") != plan:
+                raise InputError(
+                    f"Expected an unfinished training by this plan in {path.parent}, it holds "
+                    f"another: use another folder, or delete {path.name}."
+                )
+            leaves = [jnp.asarray(file.get_tensor(name)) for name in sorted(file.keys())]
+    except SafetensorError as error:
+        raise InputError(f"{path} is damaged ({error}): delete it and train again.") from None
+    tree = jax.tree.structure((like.learned, like.moments))
+    learned, moments = jax.tree.unflatten(tree, leaves)
+    return State(learned, moments, int(notes["step"]), json.loads(notes["losses"]))
