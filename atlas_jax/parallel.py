@@ -45,7 +45,7 @@ def make_mesh(
     data: int | None = None,
     model: int = 1,
     local: bool = False,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """A mesh with the axes `data` (rows) and `model` (wide dimensions).
 

@@ -66,7 +66,10 @@ def capture(
         raise InputError(f"Expected --half train or eval, got '{half}'.")
     if processes > 1 and coordinator is None:
         raise InputError(f"Expected --coordinator HOST:PORT for {processes} processes.")
-    start_processes(*(coordinator, processes, process) if processes > 1 else ())
+    if processes > 1:
+        start_processes(coordinator, processes, process)
+    else:
+        start_processes()
     texts = getattr(Corpus.load(corpus), half)
     texts = texts if limit is None else texts[:limit]
     keep_compiled_programs()

@@ -71,6 +71,10 @@ def lift(
         if native
         else [name.split(": ", 1)[1] for name in names]
     )
+    if sweep and speaks.background is None:
+        raise InputError(
+            "Expected --background for --sweep: a washout has to know the usual state."
+        )
     plan = LiftPlan(
         washout=washout_of(angle, 0.0, 0),
         native_washout=None if native_background else BARE,
@@ -78,7 +82,7 @@ def lift(
         random=random,
         clusters=clusters,
         temperature=temperature,
-        sweep=usual_washouts(speaks.background) if sweep else {},
+        sweep=usual_washouts(speaks.background) if sweep and speaks.background else {},
     )
     null = Bridge.load(shuffled) if shuffled else None
     back = load_reconstructor(reconstructor, dtype) if reconstructor else None

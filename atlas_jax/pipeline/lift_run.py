@@ -123,7 +123,7 @@ def _features(recipe: LiftRecipe) -> tuple[np.ndarray, list[str]]:
     from atlas_jax.atlas.reference import find_sae
 
     features, found = recipe.features, find_sae(recipe.features.sae)
-    sae = SAE_FORMATS[find_format(found.folder)].load(found.folder, found.extra).sae
+    sae = SAE_FORMATS[find_format(found.folder)].load(found.folder, dict(found.extra)).sae
     n = sae.n_features
     if features.chosen and max(features.chosen) >= n:
         raise InputError(f"Expected features below {n}, got {max(features.chosen)}.")
@@ -179,6 +179,7 @@ def _fit(recipe: LiftRecipe, folder: Path, wanted: list[str], say: Say) -> None:
 def _speaker(
     recipe: LiftRecipe, side: VerbalizerSource, background: Path, bridge: Bridge | None = None
 ) -> Verbalizer:
+    overrides: dict[str, Any] = {"model": side.reads} if side.reads else {}
     made = load_verbalizer(
         side.id,
         background=Background.load(background),
@@ -187,7 +188,7 @@ def _speaker(
         revision=side.revision or None,
         max_new_tokens=recipe.lift.max_new_tokens,
         part=recipe.lift.part,
-        **({"model": side.reads} if side.reads else {}),
+        **overrides,
     )
     if made.description.block != side.block:
         raise InputError(

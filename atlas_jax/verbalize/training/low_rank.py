@@ -52,7 +52,8 @@ def adapt(model: Any, rank: int, seed: int) -> tuple[Any, Any, Any]:
     for i, (owner, name) in enumerate(_projections(decoder)):
         key = jax.random.fold_in(jax.random.key(seed), i)
         setattr(owner, name, LowRank(getattr(owner, name), rank, key))
-    return nnx.split(decoder, Learned, ...)
+    graph, learned, rest = nnx.split(decoder, Learned, ...)
+    return graph, learned, rest
 
 
 def merged(graph: Any, learned: Any, frozen: Any) -> Any:
