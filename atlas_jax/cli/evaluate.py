@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
+from atlas_jax.cli.search import AsJson, RunArgument
 from atlas_jax.errors import InputError
 
 evaluate_app = typer.Typer(
     help="How well translations carry concepts.", no_args_is_help=True, rich_markup_mode=None
 )
 
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.", show_default=False)]
 Method = Annotated[
     list[str] | None, typer.Option(help="May be repeated. [default: all that were fitted]")
 ]
@@ -25,7 +25,6 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder of the results. [default: RUN/reports/<kind>]")
 ]
 Seed = Annotated[int, typer.Option(help="Of draws, intervals and tests.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 
 
 @evaluate_app.callback()
@@ -50,7 +49,7 @@ def translation(
     cosine: Annotated[bool, typer.Option(help="Divide scores by the norms.")] = False,
     seed: Seed = 0,
     out: Out = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """AUROC and average precision of one-concept queries on held-out texts (section 4.3.1)."""
     from atlas_jax.pipeline.evaluation import evaluate_run_translation
@@ -96,7 +95,7 @@ def retrieval(
     ] = "sets",
     seed: Seed = 0,
     out: Out = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """MRR and MPP of subject features, looked for by texts that activate them (section 4.3.2).
 

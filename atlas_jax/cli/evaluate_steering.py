@@ -85,6 +85,7 @@ def steering(
     for name, reason in missing.items():
         terminal.line(f"left out: {name}. {reason}")
     names = list(dict.fromkeys(judge or ["embedding"]))
+    identified = _identified(opened, queries, sites, methods[0])  # first: a lost store is said now
     report = evaluate_steering(
         opened.model,
         opened.atlas,
@@ -104,7 +105,7 @@ def steering(
     examples = steered_examples(report, methods[0], place)
     facts: dict[str, Any] = report.to_dict()
     facts["examples"] = {"method": methods[0], "place": place, "rows": examples}
-    facts["identified"] = _identified(opened, queries, sites, methods[0])
+    facts["identified"] = identified
     written = save_evaluation("steering", facts, folder)
     if as_json:
         typer.echo(json.dumps(facts, ensure_ascii=False, indent=1))
@@ -164,18 +165,15 @@ def _judge(
 
 
 def _show(rows: list[dict[str, Any]], judge: str, terminal: Terminal) -> None:
+    from atlas_jax.evaluate.tables import interval_cell
+
     metrics = ("faithfulness", "held_out", "delta_activation")
     cells = [
-        [row["method"], row["place"], *(_interval(row, metric) for metric in metrics)]
+        [row["method"], row["place"], *(interval_cell(row, metric, 2) for metric in metrics)]
         for row in rows
     ]
     heads = ["faithfulness, %", "held out, %", "change of activation"]
     terminal.table([f"judge: {judge}", "where", *heads], cells)
-
-
-def _interval(row: dict[str, Any], metric: str) -> str:
-    mean, low, high = (row[f"{metric}{end}"] for end in ("", "_low", "_high"))
-    return "-" if mean != mean else f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _number(value: float | None) -> str:

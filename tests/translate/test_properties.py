@@ -122,9 +122,9 @@ def test_a_planted_partial_isometry_is_recovered(seed, ds, more):
     rng = np.random.default_rng(seed)
     dc = ds + more
     basis = np.linalg.qr(rng.standard_normal((dc, ds)))[0].T
-    atlas = rng.standard_normal((3000, dc)).astype(np.float32)
-    subject = (atlas @ basis.T + 0.01 * rng.standard_normal((3000, ds))).astype(np.float32)
+    atlas = rng.standard_normal((12_000, dc)).astype(np.float32)
+    subject = (atlas @ basis.T + 0.01 * rng.standard_normal((12_000, ds))).astype(np.float32)
     found = fit(subject, atlas, ("procrustes", "procrustes_exact", "linear_regression"))
-    for name, tolerance in (("procrustes", 0.1), ("procrustes_exact", 0.05)):
+    for name, tolerance in (("procrustes", 0.1), ("procrustes_exact", 0.02)):
         assert np.linalg.norm(found[name].matrix - basis) < tolerance * np.linalg.norm(basis), name
     np.testing.assert_allclose(found["linear_regression"].matrix, basis, atol=2e-3)

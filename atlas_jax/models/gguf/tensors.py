@@ -84,7 +84,7 @@ def _readable(kind: Any) -> bool:
     _, size = gguf.GGML_QUANT_SIZES[kind]
     try:
         gguf.dequantize(np.zeros((1, size), np.uint8), kind)
-    except NotImplementedError:
+    except NotImplementedError:  # the gguf package's answer for a type that it only names
         return False
     return True
 
