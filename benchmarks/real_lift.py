@@ -150,7 +150,6 @@ def main() -> None:
     found = measure_lift(directions, words, speaks, bridge, embedder, plan, names, wrong)
     args.folder.mkdir(parents=True, exist_ok=True)
     save_lift(found, args.folder / "lift.html")
-    (args.folder / "lift.json").write_text(json.dumps(found, indent=1, ensure_ascii=False))
     result = {
         "machine": machine(),
         "texts": len(held),

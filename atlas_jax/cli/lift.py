@@ -54,9 +54,10 @@ def lift(
 ) -> None:
     """Measures how much better foreign explanations match their own feature's than others'."""
     from atlas_jax.atlas.embed import SentenceEmbedder
-    from atlas_jax.verbalize import BARE, Bridge, load_verbalizer
+    from atlas_jax.journal import Journal
+    from atlas_jax.verbalize import BARE, Bridge, Verbalizer, load_verbalizer
     from atlas_jax.verbalize.lift_page import save_lift
-    from atlas_jax.verbalize.lift_run import LiftPlan, measure_lift
+    from atlas_jax.verbalize.lift_run import JOURNAL, LiftPlan, measure_lift
     from atlas_jax.verbalize.reconstructor import load_reconstructor
     from atlas_jax.verbalize.washout_comparison import usual_washouts
 
@@ -86,9 +87,12 @@ def lift(
     )
     null = Bridge.load(shuffled) if shuffled else None
     back = load_reconstructor(reconstructor, dtype) if reconstructor else None
-    result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null, back)
+    with Journal(out / JOURNAL) as journal:
+        for one in (speaks, own):
+            if isinstance(one, Verbalizer):
+                one.journal = journal
+        result = measure_lift(rows, own, speaks, over, SentenceEmbedder(), plan, names, null, back)
     page = save_lift(result, out / "lift.html")
-    (out / "lift.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), "utf-8")
     if as_json:
         typer.echo(json.dumps(result["figures"], indent=1))
         return

@@ -17,11 +17,11 @@ from atlas_jax.evaluate.judges import Judge
 from atlas_jax.evaluate.steering_protocol import paper_protocol
 from atlas_jax.evaluate.steering_readings import read_features
 from atlas_jax.evaluate.steering_report import RANDOM, SteeringReport
+from atlas_jax.journal import digest
 from atlas_jax.models import LanguageModel
 from atlas_jax.progress import Bar
 from atlas_jax.query import Query
 from atlas_jax.steering import Journal, Plan, Sampling, random_scores, steer, write_steered
-from atlas_jax.steering.journal import digest
 from atlas_jax.translate.translation import Translation
 
 COMBINED = "combined"

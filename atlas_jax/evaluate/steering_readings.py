@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from atlas_jax.activations.batches import plan_batches
 from atlas_jax.activations.pool import pool_max
+from atlas_jax.journal import Journal, digest
 from atlas_jax.progress import Bar
-from atlas_jax.steering.journal import Journal, digest
 
 _MAX_TOKENS = 512
 _BATCH_TOKENS = 2048

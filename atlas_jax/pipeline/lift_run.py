@@ -12,6 +12,7 @@ import numpy as np
 
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
+from atlas_jax.journal import Journal
 from atlas_jax.pipeline.lift_recipe import LiftRecipe, VerbalizerSource
 from atlas_jax.pipeline.passages import read_passages
 from atlas_jax.verbalize import (
@@ -28,7 +29,7 @@ from atlas_jax.verbalize import (
 )
 from atlas_jax.verbalize.fit_bridge import read_moments
 from atlas_jax.verbalize.lift_page import save_lift
-from atlas_jax.verbalize.lift_run import LiftPlan, measure_lift
+from atlas_jax.verbalize.lift_run import JOURNAL, LiftPlan, measure_lift
 from atlas_jax.verbalize.reading import ModelSide, PairReader
 from atlas_jax.verbalize.washout_comparison import usual_washouts
 
@@ -69,16 +70,15 @@ def run_lift(recipe: LiftRecipe, folder: Path, say: Say, embedder: Any = None) -
 
         embedder = SentenceEmbedder()
     page = folder / "lift.html"
-    for samples, name in _passes(recipe):
-        say(f"{len(rows)} features, {samples} explanation(s) of each")
-        plan = _plan(recipe, samples, foreign)
-        result = measure_lift(rows, native, foreign, bridge, embedder, plan, names, shuffled)
-        result["recipe"] = recipe.to_dict()
-        page = save_lift(result, folder / f"{name}.html")
-        text = json.dumps(result, indent=1, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text, "utf-8")
-        spec = result["figures"]["lift_spec"]
-        say(f"{name}: lift {spec['mean']:+.3f} ({spec['low']:+.3f} to {spec['high']:+.3f})")
+    with Journal(folder / JOURNAL) as journal:
+        native.journal = foreign.journal = journal
+        for samples, name in _passes(recipe):
+            say(f"{len(rows)} features, {samples} explanation(s) of each")
+            plan = _plan(recipe, samples, foreign)
+            result = measure_lift(rows, native, foreign, bridge, embedder, plan, names, shuffled)
+            page = save_lift(result | {"recipe": recipe.to_dict()}, folder / f"{name}.html")
+            spec = result["figures"]["lift_spec"]
+            say(f"{name}: lift {spec['mean']:+.3f} ({spec['low']:+.3f} to {spec['high']:+.3f})")
     return page
 
 

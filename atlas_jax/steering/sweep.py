@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.journal import Journal, digest
 from atlas_jax.models import LanguageModel, generate
 from atlas_jax.models.sites import Edit
-from atlas_jax.steering.journal import Journal, digest
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,22 +53,24 @@ def render_lift(result: Mapping[str, Any], title: str = "Native and foreign expl
 
 
 def save_lift(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Writes the page.
+    """Writes the page, and the numbers beside it: lift.html and lift.json.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: a file cannot be written.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(render_lift(result), "utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise InputError(
-            f"Expected to write the report to {path}, got: {error.strerror or error}."
-        ) from None
+    numbers = json.dumps(result, indent=1, ensure_ascii=False)
+    for file, text in ((path.with_suffix(".json"), numbers), (path, render_lift(result))):
+        draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text, "utf-8")
+            os.replace(draft, file)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise InputError(
+                f"Expected to write the report to {file}, got: {error.strerror or error}."
+            ) from None
     return path
 
 

@@ -31,6 +31,9 @@ from atlas_jax.verbalize.verbalizer import Explanation, Verbalizer
 from atlas_jax.verbalize.washout import Washout
 from atlas_jax.verbalize.washout_comparison import compare_washouts
 
+JOURNAL = "explanations.jsonl"
+"""Of a lift's folder: what verbalizers wrote, for a run that goes on."""
+
 
 @dataclass(frozen=True)
 class LiftPlan:

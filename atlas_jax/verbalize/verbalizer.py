@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
+from atlas_jax.journal import Journal, digest
 from atlas_jax.progress import Bar
 from atlas_jax.verbalize.bridge import Bridge
 from atlas_jax.verbalize.decoding import Edit, Rule, decode
@@ -47,6 +49,7 @@ class Verbalizer:
         model: the language model that speaks.
         description: how it is asked.
         background: activations of the model it reads, for washouts; None: there are none yet.
+        journal: where what was written is found again, once a run that was stopped goes on.
         ids: the prompt's token ids.
         position: of the marker among them.
     """
@@ -55,6 +58,7 @@ class Verbalizer:
         self, model: Any, description: Description, background: Background | None = None
     ) -> None:
         self.model, self.description, self.background = model, description, background
+        self.journal = Journal(None)
         width = model.arch.d_model
         self.adapter = Adapter(description.adapter) if description.adapter else None
         if self.adapter is None and width != description.d_model:
@@ -182,10 +186,13 @@ class Verbalizer:
         def finished(ids: list[int]) -> bool:
             return any(stop in text(ids) for stop in stops)
 
-        new = decode(
-            self.model, embeds, rows, edit, rule, self.description.max_new_tokens, seed, finished
-        )
-        return [text(ids) for ids in new]
+        most = self.description.max_new_tokens
+        how = edit and asdict(edit), asdict(rule), most, stops, seed
+        key = digest(self.model.fingerprint, _hash(embeds), _hash(rows), *how)
+        if key not in self.journal:
+            new = decode(self.model, embeds, rows, edit, rule, most, seed, finished)
+            self.journal.add([{"id": key, "texts": [text(ids) for ids in new]}])
+        return self.journal[key]["texts"]
 
     def prepare(
         self, vectors: Float[np.ndarray, "g s d"]
@@ -279,6 +286,10 @@ def load_verbalizer(
     if bridge is not None:
         made.check(bridge)
     return made
+
+
+def _hash(array: Array | None) -> str:
+    return "" if array is None else hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
 
 
 def _entry(name: str, config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:

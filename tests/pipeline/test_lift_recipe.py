@@ -172,8 +172,12 @@ def test_every_stage_runs_and_resumes(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "atlas_jax.models.load_model", lambda *args: pytest.fail("the bridge is fitted again")
     )
+    monkeypatch.setattr(
+        "atlas_jax.verbalize.verbalizer.decode", lambda *args: pytest.fail("explained again")
+    )
     again: list[str] = []
-    run_lift(recipe.with_values({"lift.samples": 1}), tmp_path, again.append, Words())
+    run_lift(recipe, tmp_path, again.append, Words())
+    assert json.loads((tmp_path / "lift.json").read_text()) == sampled
     assert not any("passages" in line for line in again)
     with pytest.raises(InputError, match="another folder"):
         run_lift(recipe.with_values({"bridge.pairs": 80}), tmp_path, again.append, Words())

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from atlas_jax.errors import InputError
-from atlas_jax.steering.journal import Journal, digest
+from atlas_jax.journal import Journal, digest
 
 
 def test_rows_are_found_again_and_added_to(tmp_path):
