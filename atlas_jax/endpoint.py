@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.progress import Bar
 
 T = TypeVar("T")
@@ -222,7 +223,7 @@ class Endpoint:
                 reason = f"a malformed answer ({error})"
                 continue
             if path is not None:
-                _write(path, {"answer": answer, "model": self.model})
+                write_json(path, {"answer": answer, "model": self.model})
             return parsed
         raise _Retry(reason)
 
@@ -303,10 +304,3 @@ def _seconds(headers: Mapping[str, str]) -> float:
 def _hidden(text: str, key: str) -> str:
     """A message without the key, which some servers send back."""
     return text.replace(key, "***") if key else text
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.partial")
-    draft.write_text(json.dumps(value, ensure_ascii=False), "utf-8")
-    os.replace(draft, path)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 
 _FORMAT = "atlas-jax query 1"
 _SHOWN = 8
@@ -156,11 +157,7 @@ class Query:
             "weights": list(self.weights),
             "vector": {str(i): float(vector[i]) for i in active},
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        draft.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        os.replace(draft, path)
-        return path
+        return write_json(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Query:

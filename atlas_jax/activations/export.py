@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import writing
 
 _NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -44,16 +45,9 @@ def export_rows(
     path = Path(path).expanduser()
     if path.suffix not in FILES:
         raise InputError(f"Expected a file ending in {', '.join(FILES)}, got '{path.name}'.")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     numbers = np.arange(shape[0]) if indices is None else indices
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path) as draft:
         FILES[path.suffix](draft, batches, shape, dtype, meta, numbers)
-        os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"Could not write {path}: {error.strerror or error}.") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

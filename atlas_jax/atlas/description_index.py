@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from atlas_jax.assets import cache_folder
 from atlas_jax.atlas.embed import Embedder
 from atlas_jax.atlas.labels import DEAD, Labels
+from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 
 _BLOCK = 4096
 
@@ -64,20 +63,10 @@ def index_descriptions(labels: Labels, embedder: Embedder) -> DescriptionIndex:
 def _vectors(texts: list[str], embedder: Embedder) -> Float[np.ndarray, "n d"]:
     name = hashlib.sha256("\n".join([embedder.fingerprint, *texts]).encode()).hexdigest()
     path = cache_folder() / "descriptions" / f"{name[:32]}.safetensors"
-    known = _read(path)
-    if known.shape == (len(texts), embedder.width):
-        return known
+    with suppress(InputError):  # there is none yet, or a damaged one
+        _, found = read_tensors(path, "file of vectors", "delete it", needs=("vectors",))
+        if found["vectors"].shape == (len(texts), embedder.width):
+            return found["vectors"]
     vectors = embedder.embed(texts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.partial")
-    save_file({"vectors": vectors}, draft)
-    os.replace(draft, path)
+    write_tensors(path, {"vectors": vectors}, {})
     return vectors
-
-
-def _read(path: Path) -> np.ndarray:
-    """What is kept; nothing, where there is no file or a damaged one."""
-    try:
-        return load_file(path)["vectors"] if path.exists() else np.zeros((0, 0), np.float32)
-    except (SafetensorError, KeyError, OSError):
-        return np.zeros((0, 0), np.float32)

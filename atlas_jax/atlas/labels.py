@@ -13,6 +13,7 @@ from typing import Any
 
 from atlas_jax.atlas.label_rows import KINDS, Label, Row, read_rows
 from atlas_jax.errors import InputError
+from atlas_jax.files import writing
 
 DEAD = "never active on the texts used"
 """The description of a feature that nothing is known about; no search finds it."""
@@ -134,13 +135,9 @@ class Labels:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON line for each description, under its final name only when whole."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.partial")
-        with draft.open("w", encoding="utf-8") as file:
+        with writing(path) as draft, draft.open("w", encoding="utf-8") as file:
             for row in self.rows():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        os.replace(draft, path)
 
 
 def _rank(label: Label) -> float:

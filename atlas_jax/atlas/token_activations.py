@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.progress import Bar
 
 DTYPES = ("float16", "float32")
@@ -236,15 +237,9 @@ def collect(
                 )
             acts[start * rows : (start + len(part)) * rows] = values
             acts.flush()
-            _write(state, wanted | {"done": start + len(part)})
+            write_json(state, wanted | {"done": start + len(part)})
             bar.advance(len(part))
     return TokenActivations(acts, tokens)
-
-
-def _write(path: Path, value: dict) -> None:
-    draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(value))
-    os.replace(draft, path)
 
 
 def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:

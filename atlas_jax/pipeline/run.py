@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -128,18 +129,8 @@ class Run:
         """Writes a JSON file of the run in one step; of several processes, the first does."""
         if not leads():
             return
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            draft.write_text(json.dumps(value, indent=1, ensure_ascii=False), "utf-8")
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
-                "another folder with --out."
-            ) from None
+        remedy = "Free some space, or name another folder with --out"
+        write_json(self.folder / name, value, remedy=remedy)
 
     def read_json(self, name: str) -> Any:
         """Reads a JSON file of the run."""

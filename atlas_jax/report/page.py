@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from atlas_jax.errors import InputError
+from atlas_jax.files import write_text
 from atlas_jax.report import sections, texts
 from atlas_jax.report.markup import element
 from atlas_jax.report.style import STYLE
@@ -75,16 +73,5 @@ def save_report(result: Mapping[str, Any], path: str | Path) -> Path:
         InputError: the file cannot be written.
     """
     path = Path(path).expanduser()
-    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(render_report(result), "utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        with suppress(OSError):  # there is none where even the folder could not be made
-            part.unlink()
-        raise InputError(
-            f"Expected to write the report to {path}, got: {error.strerror or error}. "
-            "Name a file in a folder you may write to."
-        ) from error
-    return path
+    remedy = "Name a file in a folder you may write to"
+    return write_text(path, render_report(result), remedy=remedy)

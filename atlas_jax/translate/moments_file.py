@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.translate.moments import (
     AtlasMoments,
     Moments,
@@ -53,21 +54,9 @@ class MomentsFolder:
             header: JSON-able: `inputs` (a list of what the rows were), `wanted`, `left` (rows that
                 are not in).
         """
-        from safetensors.numpy import save_file
-
-        path = self._file(part, columns)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
         text = json.dumps({**header, "n": moments.n, "sites": list(moments.sites)})
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(_tensors(moments), draft, {"format": _FORMAT, "header": text})
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
-                "another folder."
-            ) from None
+        notes = {"format": _FORMAT, "header": text}
+        write_tensors(self._file(part, columns), _tensors(moments), notes)
 
     def load(self, part: str, columns: Columns) -> tuple[Moments, dict[str, Any]] | None:
         """What `save` wrote; None where there is nothing."""
@@ -210,7 +199,7 @@ def _tensors(moments: Moments) -> dict[str, np.ndarray]:
         found |= dict(_arrays(f"site{i}", site))
         if site.top is not None:
             found |= {f"site{i}.top.{k}": v for k, v in site.top._asdict().items()}
-    return {name: np.ascontiguousarray(value) for name, value in found.items()}
+    return found
 
 
 def _arrays(prefix: str, side: AtlasMoments | SiteMoments) -> Iterator[tuple[str, np.ndarray]]:
@@ -227,29 +216,13 @@ def _site(tensors: Mapping[str, np.ndarray], index: int) -> SiteMoments:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            meta = file.metadata() or {}
-            if meta.get("format") != _FORMAT:
-                raise InputError(
-                    f"Expected a file of format '{_FORMAT}' at {path}, got '{meta.get('format')}'."
-                )
-            return json.loads(meta["header"])
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"The moments at {path} are damaged ({error}): delete the folder."
-        ) from None
+    return _open(path, None)[0]["header"]
 
 
 def _read(path: Path, prefix: str = "") -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
+    return _open(path, prefix)[1]
 
-    try:
-        with safe_open(path, framework="np") as file:
-            return {k: file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"The moments at {path} are damaged ({error}): delete the folder."
-        ) from None
+
+def _open(path: Path, prefix: str | None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    remedy = "delete the folder"
+    return read_tensors(path, "file of moments", remedy, _FORMAT, "header", prefix=prefix)

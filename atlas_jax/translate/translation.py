@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 
 _FORMAT = "atlas-jax translation 1"
 
@@ -145,22 +146,8 @@ class Translation:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes a safetensors file with the metadata as a JSON header, in one step."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
         header = {"format": _FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"matrix": np.ascontiguousarray(self.matrix)}, draft, metadata=header)
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
-                "another folder."
-            ) from None
-        return path
+        return write_tensors(path, {"matrix": np.asarray(self.matrix)}, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Translation:
@@ -169,23 +156,10 @@ class Translation:
         Raises:
             InputError: no such file, or not a whole translation.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise InputError(f"Expected a translation at {path}, there is no such file.")
-        try:
-            with safe_open(path, framework="np") as file:
-                header = file.metadata() or {}
-                if header.get("format") != _FORMAT:
-                    raise InputError(
-                        f"Expected a file of format '{_FORMAT}' at {path}, got "
-                        f"'{header.get('format')}'."
-                    )
-                return cls(header["method"], file.get_tensor("matrix"), json.loads(header["meta"]))
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-            raise InputError(
-                f"The translation at {path} is damaged ({error}): fit it again."
-            ) from None
+        notes, tensors = read_tensors(
+            path, "translation", "fit it again", _FORMAT, "meta", ("matrix",)
+        )
+        return cls(notes.get("method", ""), tensors["matrix"], notes["meta"])
 
 
 def _largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.verbalize.bridge_moments import read_tensors
+from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.verbalize.held_out import TOP
 
 _FORMAT = "atlas-jax bridge 1"
@@ -153,24 +153,9 @@ class Bridge:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes a safetensors file with a JSON header, in one step."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
         tensors = {name: getattr(self, name) for name in (*_NAMES, *_SPECTRUM)}
         tensors |= {f"half{i}": half for i, half in enumerate(self.halves)}
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-            save_file(tensors, draft, {"format": _FORMAT, "header": json.dumps(self.meta)})
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
-                "another file."
-            ) from None
-        return path
+        return write_tensors(path, tensors, {"format": _FORMAT, "header": json.dumps(self.meta)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bridge:
@@ -179,10 +164,11 @@ class Bridge:
         Raises:
             InputError: no such file, or not a whole bridge.
         """
-        meta, tensors = read_tensors(path, _FORMAT, "a bridge")
+        needs = (*_NAMES, *_SPECTRUM, "half0", "half1")
+        notes, tensors = read_tensors(path, "bridge", "fit it again", _FORMAT, "header", needs)
         halves = tensors["half0"], tensors["half1"]
         arrays = {name: tensors[name] for name in (*_NAMES, *_SPECTRUM)}
-        return cls(halves=halves, meta=meta, **arrays)
+        return cls(halves=halves, meta=notes["header"], **arrays)
 
 
 def removed(

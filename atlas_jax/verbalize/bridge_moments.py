@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.translate.device_sums import DeviceSums
 from atlas_jax.translate.host_sums import HostSums
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
@@ -168,28 +169,13 @@ class BridgeMoments:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes one safetensors file in one step."""
-        from safetensors.numpy import save_file
-
-        path = Path(path)
         tensors: dict[str, np.ndarray] = {
             name: getattr(self, name) for name in ("pilot_x", "pilot_y", "held_x", "held_y")
         }
         for i, part in enumerate(self.parts):
             tensors |= {f"part{i}.{name}": getattr(part, name) for name in _ARRAYS}
         header = json.dumps({"about": self.about, "n": [part.n for part in self.parts]})
-        draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-            save_file(tensors, draft, {"format": _FORMAT, "header": header})
-            os.replace(draft, path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Could not write {path}: {error.strerror or error}. Free some space, or name "
-                "another file."
-            ) from None
-        return path
+        return write_tensors(path, tensors, {"format": _FORMAT, "header": header})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> BridgeMoments:
@@ -198,7 +184,9 @@ class BridgeMoments:
         Raises:
             InputError: no such file, or not a whole one.
         """
-        header, tensors = read_tensors(path, _FORMAT, "bridge moments")
+        what, remedy = "file of moments", "read the pairs again"
+        notes, tensors = read_tensors(path, what, remedy, _FORMAT, "header")
+        header = notes["header"]
         parts = [
             Sums(n, **{name: tensors[f"part{i}.{name}"] for name in _ARRAYS})
             for i, n in enumerate(header["n"])
@@ -308,28 +296,3 @@ def _as_moments(part: Sums) -> Moments:
     atlas = AtlasMoments(part.total_x, np.diag(part.xx).copy(), np.zeros(len(part.xx)), part.xx)
     site = SiteMoments(part.total_y, part.yy, np.zeros(len(part.yy)), part.xy)
     return Moments(part.n, atlas, {_TARGET: site})
-
-
-def read_tensors(
-    path: str | os.PathLike[str], kind: str, name: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The JSON header and the tensors of a file of one format.
-
-    Raises:
-        InputError: no such file, another format, or a damaged one.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise InputError(f"Expected {name} at {path}, there is no such file.")
-    try:
-        with safe_open(path, framework="np") as file:
-            meta = file.metadata() or {}
-            if meta.get("format") != kind:
-                raise InputError(
-                    f"Expected a file of format '{kind}' at {path}, got '{meta.get('format')}'."
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return json.loads(meta["header"]), tensors
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"The {name} at {path} is damaged ({error}): make it again.") from None

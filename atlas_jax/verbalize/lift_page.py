@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atlas_jax.errors import InputError
+from atlas_jax.files import write_json, write_text
 from atlas_jax.report.markup import Html, element, number, table
 from atlas_jax.report.style import STYLE
 
@@ -59,19 +58,8 @@ def save_lift(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         InputError: a file cannot be written.
     """
     path = Path(path)
-    numbers = json.dumps(result, indent=1, ensure_ascii=False)
-    for file, text in ((path.with_suffix(".json"), numbers), (path, render_lift(result))):
-        draft = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, "utf-8")
-            os.replace(draft, file)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise InputError(
-                f"Expected to write the report to {file}, got: {error.strerror or error}."
-            ) from None
-    return path
+    write_json(path.with_suffix(".json"), result)
+    return write_text(path, render_lift(result))
 
 
 def _section(key: str, title: str, content: Html) -> Html:

@@ -11,6 +11,7 @@ C. A paired ensemble: mean_i log p(y | h_i turned towards u) - omega mean_i log 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.verbalize.bridge_moments import read_tensors
+from atlas_jax.files import read_tensors, write_tensors
 
 _FORMAT = "atlas-jax background 1"
 _PARALLEL = 0.99
@@ -138,22 +139,17 @@ class Background:
         return self.units[np.sort(rng.choice(len(self.rows), count, replace=False))]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file."""
-        import json
-
-        from safetensors.numpy import save_file
-
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        header = {"format": _FORMAT, "header": json.dumps(self.meta)}
-        save_file({"rows": np.ascontiguousarray(self.rows, np.float32)}, path, header)
-        return path
+        """Writes a safetensors file in one step."""
+        notes = {"format": _FORMAT, "header": json.dumps(self.meta)}
+        return write_tensors(path, {"rows": np.asarray(self.rows, np.float32)}, notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Background:
         """Reads what `save` wrote."""
-        meta, tensors = read_tensors(path, _FORMAT, "a background")
-        return cls(tensors["rows"], meta)
+        notes, tensors = read_tensors(
+            path, "background", "record it again", _FORMAT, "header", ("rows",)
+        )
+        return cls(tensors["rows"], notes["header"])
 
 
 def record_background(

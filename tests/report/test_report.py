@@ -209,14 +209,14 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text("utf-8") == render_report(example())
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="Expected to write the report") as error:
+    with pytest.raises(InputError, match="Could not write") as error:
         save_report(example(), tmp_path / "file" / "report.html")
     assert "\n" not in str(error.value)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("atlas_jax.report.page.os.replace", full)
+    monkeypatch.setattr("atlas_jax.files.os.replace", full)
     with pytest.raises(InputError, match="No space left"):
         save_report({}, path)
     assert path.read_text("utf-8") == render_report(example())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from atlas_jax.atlas.describing.activity import Activity
 from atlas_jax.atlas.describing.contexts import ContextReader
 from atlas_jax.atlas.describing.windows import excerpt, peaks
 from atlas_jax.endpoint import Endpoint
+from atlas_jax.files import write_text
 from atlas_jax.models.generate import generate
 from atlas_jax.models.language_model import LanguageModel
 
@@ -89,11 +89,8 @@ def by_model(
             chat=True,
             progress=f"labels {start + 1} to {start + len(part)} of {len(left)}",
         )
-        cache.mkdir(parents=True, exist_ok=True)
         for feature, answer in zip(part, answers, strict=True):
-            draft = paths[feature].with_suffix(f".{os.getpid()}.partial")
-            draft.write_text(answer, "utf-8")
-            os.replace(draft, paths[feature])
+            write_text(paths[feature], answer)
     labels: dict[int, list[str]] = {}
     for feature, path in paths.items():
         try:

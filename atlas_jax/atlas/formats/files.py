@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import check_tensors
 
 Tensors = dict[str, np.ndarray]
 
@@ -48,7 +49,9 @@ def read_tensors(path: Path) -> Tensors:
         if path.suffix == ".safetensors":
             # numpy has no bfloat16 of its own; ml_dtypes, which comes with jax, gives it one.
             with safe_open(path, "np") as file:
-                return _float32({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                check_tensors(file.metadata() or {}, tensors)
+            return _float32(tensors)
     except (SafetensorError, zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

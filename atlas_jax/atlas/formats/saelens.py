@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take
 from atlas_jax.atlas.formats.fold import fold_centre, fold_gate, fold_norms, fold_scale
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
 from atlas_jax.atlas.sae import SAE, Architecture, Normalisation
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json, write_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.0.0"
@@ -245,10 +244,5 @@ def save_saelens(
         config["metadata"] |= {"max_norm": max_norm}
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
-    draft = folder / f".{WEIGHTS}.partial"
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, draft)
-    draft.chmod(0o644)  # safetensors makes it readable by its owner alone
-    os.replace(draft, folder / WEIGHTS)
-    draft = folder / f".{CONFIG}.partial"
-    draft.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(draft, folder / CONFIG)
+    write_tensors(folder / WEIGHTS, tensors, {})
+    write_json(folder / CONFIG, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from atlas_jax.atlas.training.recipe import Recipe
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 
 
 @jax.tree_util.register_dataclass
@@ -88,10 +86,8 @@ Losses = list[dict[str, float]]
 
 def save_state(state: State, losses: Losses, path: Path, plan: str) -> None:
     """Writes a checkpoint, under its name only when whole."""
-    draft = path.with_suffix(".partial")
     leaves = {f"{i:04}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-    save_file(leaves, draft, metadata={"plan": plan, "losses": json.dumps(losses)})
-    os.replace(draft, path)
+    write_tensors(path, leaves, {"plan": plan, "losses": json.dumps(losses)})
 
 
 def load_state(like: State, path: Path, plan: str) -> tuple[State, Losses]:
@@ -102,15 +98,12 @@ def load_state(like: State, path: Path, plan: str) -> tuple[State, Losses]:
     """
     if not path.exists():
         return like, []
-    try:
-        with safe_open(path, "np") as file:
-            notes = file.metadata() or {}
-            if notes.get("plan") != plan:
-                raise InputError(
-                    f"Expected an unfinished training by this recipe in {path.parent}, it holds "
-                    f"another. Use another folder, or delete {path.name}."
-                )
-            leaves = [jnp.asarray(file.get_tensor(name)) for name in sorted(file.keys())]
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): delete it and train again.") from None
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), json.loads(notes["losses"])
+    remedy = "delete it and train again"
+    notes, tensors = read_tensors(path, "checkpoint", remedy, header="losses")
+    if notes.get("plan") != plan:
+        raise InputError(
+            f"Expected an unfinished training by this recipe in {path.parent}, it holds another. "
+            f"Use another folder, or delete {path.name}."
+        )
+    leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), notes["losses"]

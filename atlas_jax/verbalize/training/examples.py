@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.progress import Bar
 from atlas_jax.verbalize.pairs import encode, text_key
 from atlas_jax.verbalize.reading import ModelSide
@@ -155,11 +153,8 @@ def _record(
     rows = np.zeros((0, side.width), np.float32)
     if kept:
         rows = side.rows(list(range(len(kept))), kept, at)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".partial")
     tensors = {"rows": rows, "held": np.array(held, np.uint8)}
-    save_file(tensors, draft, {"plan": plan, "answers": json.dumps(answers)})
-    os.replace(draft, path)
+    write_tensors(path, tensors, {"plan": plan, "answers": json.dumps(answers)})
 
 
 def word_ends(text: str, ends: Int[np.ndarray, " t"], min_left: int) -> Int[np.ndarray, " n"]:
@@ -172,15 +167,12 @@ def word_ends(text: str, ends: Int[np.ndarray, " t"], min_left: int) -> Int[np.n
 
 
 def _load(path: Path, plan: str) -> tuple[np.ndarray, list[str], np.ndarray]:
-    try:
-        with safe_open(path, "np") as file:
-            notes = file.metadata() or {}
-            if notes.get("plan") != plan:
-                raise InputError(
-                    f"Expected examples of this model, these texts and settings in {path.parent}, "
-                    "found others: use another folder."
-                )
-            rows, held = file.get_tensor("rows"), file.get_tensor("held").astype(bool)
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): delete it.") from None
-    return rows, json.loads(notes["answers"]), held
+    notes, tensors = read_tensors(
+        path, "file of examples", "delete it", header="answers", needs=("rows", "held")
+    )
+    if notes.get("plan") != plan:
+        raise InputError(
+            f"Expected examples of this model, these texts and settings in {path.parent}, found "
+            "others: use another folder."
+        )
+    return tensors["rows"], notes["answers"], tensors["held"].astype(bool)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_tensors, write_tensors
 
 Losses = list[dict[str, float]]
 
@@ -32,10 +30,7 @@ def save_state(state: State, path: Path, plan: str) -> None:
     leaves = jax.tree.leaves((state.learned, state.moments))
     tensors = {f"{i:04}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     notes = {"plan": plan, "step": str(state.step), "losses": json.dumps(state.losses)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".partial")
-    save_file(tensors, draft, notes)
-    os.replace(draft, path)
+    write_tensors(path, tensors, notes)
 
 
 def load_state(like: State, path: Path, plan: str) -> State:
@@ -46,17 +41,14 @@ def load_state(like: State, path: Path, plan: str) -> State:
     """
     if not path.exists():
         return like
-    try:
-        with safe_open(path, "np") as file:
-            notes = file.metadata() or {}
-            if notes.get("plan") != plan:
-                raise InputError(
-                    f"Expected an unfinished training by this plan in {path.parent}, it holds "
-                    f"another: use another folder, or delete {path.name}."
-                )
-            leaves = [jnp.asarray(file.get_tensor(name)) for name in sorted(file.keys())]
-    except SafetensorError as error:
-        raise InputError(f"{path} is damaged ({error}): delete it and train again.") from None
+    remedy = "delete it and train again"
+    notes, tensors = read_tensors(path, "checkpoint", remedy, header="losses")
+    if notes.get("plan") != plan:
+        raise InputError(
+            f"Expected an unfinished training by this plan in {path.parent}, it holds another: use "
+            f"another folder, or delete {path.name}."
+        )
+    leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
     tree = jax.tree.structure((like.learned, like.moments))
     learned, moments = jax.tree.unflatten(tree, leaves)
-    return State(learned, moments, int(notes["step"]), json.loads(notes["losses"]))
+    return State(learned, moments, int(notes["step"]), notes["losses"])
