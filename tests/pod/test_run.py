@@ -78,5 +78,13 @@ def test_two_processes_leave_what_one_leaves(start, ended, tmp_path):
         np.testing.assert_allclose(other.matrix, one.matrix, atol=close)
     numbers = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "two")]
     assert numbers[0]["corpus"] == numbers[1]["corpus"]
+    layers = [run["quality"]["layers"] for run in numbers]
+    assert layers[0].keys() == layers[1].keys()
+    for site, methods in layers[0].items():
+        for method, by in methods.items():
+            for metric in ("auroc_per_feature", "ap_per_feature"):
+                # Close scores may change places: one pair of a positive and a negative.
+                found, expected = layers[1][site][method][metric], by[metric]
+                np.testing.assert_allclose(found, expected, atol=0.02)
     done = [json.loads((tmp_path / r / "manifest.json").read_text()) for r in ("one", "two")]
     assert list(done[0]["stages"]) == list(done[1]["stages"])
