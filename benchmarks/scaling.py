@@ -31,9 +31,9 @@ from typing import Any
 
 from measure import in_turn, machine, options, rates, save
 
-TASKS = {"capture": 1280, "moments": 24_576, "procrustes and ridge": 16_384}
+TASKS = {"capture": 512, "moments": 16_384, "procrustes and ridge": 8192}
 """Rows of one process."""
-DS, DC = 512, 1024
+DS, DC = 1024, 2048
 MODEL = {
     "model_type": "llama",
     "vocab_size": 1024,
@@ -64,14 +64,16 @@ class Words:
 
 
 class Work:
-    """What a process does; inputs are made when first asked for."""
+    """What a process does; inputs are made when first asked for, and kept for one task."""
 
     def __init__(self) -> None:
         self.made: dict[Any, Any] = {}
 
     def run(self, task: str, rows: int, out: str) -> None:
-        inputs = self.made.get((task, rows)) or self.make(task, rows)
-        self.made[task, rows] = inputs
+        self.made = {key: kept for key, kept in self.made.items() if key[0] == task}
+        if (task, rows) not in self.made:
+            self.made[task, rows] = self.make(task, rows)
+        inputs = self.made[task, rows]
         if task == "capture":
             from atlas_jax.activations import capture
 

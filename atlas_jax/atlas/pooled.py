@@ -4,8 +4,8 @@ Features are taken in blocks of width F_b, so that a block's activations (B, T, 
 of W_enc (d, F_b) each stay within `BLOCK_BYTES`. Every pooling works on each feature alone, so a
 block is encoded, pooled to (B, F_b) and forgotten. The k largest of a token (topk) are found in a
 first pass over the same blocks, each block's own k merged with the k so far, equals by the lower
-feature as `lax.top_k` has them; a second pass spreads them out block by block. Of several devices with
-features of their own, each finds its k largest, and every one the k largest of all these.
+feature as `lax.top_k` has them; a second pass spreads them out block by block. Of several devices
+that have features of their own, each finds its k largest, and all the k largest of these.
 
     temporary memory <= 4 BLOCK_BYTES + 16 B T (d + 2 k) bytes, whatever F is
 """

@@ -28,7 +28,7 @@ TEXTS = Texts([" ".join(f"w{i}" for i in RNG.integers(0, 99, n)) for n in RNG.in
 PROMPTS = ["The grey cat slept", "The grey cat slept", "Two dogs ran along the river"]
 
 
-VECTOR = RNG.standard_normal(56).astype(np.float32)
+VECTOR = np.random.default_rng(5).standard_normal(56).astype(np.float32)
 EDITS = [[], [steer("blocks.1.mlp.hook_post", VECTOR, 8.0)], []]
 
 assert jax.process_count() == int(processes) and len(jax.local_devices()) == 2

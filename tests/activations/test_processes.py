@@ -60,10 +60,7 @@ def test_two_processes_record_one_store(source, texts, tiny_llama, tmp_path):
         assert min(batches) > 2 and sum(batches) == len(source.shapes) + 1
         assert sum(report["tokens"] for report in two.report) >= one.meta["tokens"]
     # And a model of which each has a half gives what one process with all of it gives.
-    rng = np.random.default_rng(3)
-    for n in rng.integers(2, 40, 150):
-        rng.integers(0, 99, n)
-    vector = rng.standard_normal(56).astype(np.float32)
+    vector = np.random.default_rng(5).standard_normal(56).astype(np.float32)
     prompts = ["The grey cat slept", "The grey cat slept", "Two dogs ran along the river"]
     edits = [[], [steer("blocks.1.mlp.hook_post", vector, 8.0)], []]
     model, (site,) = load_model(tiny_llama), ["blocks.1.mlp.hook_post"]

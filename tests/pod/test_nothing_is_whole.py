@@ -116,7 +116,7 @@ def test_what_goes_to_the_host_is_sent_in_blocks(read):
 def test_a_device_ranks_its_own_columns(read, shape):
     collectives, communication = read
     mesh, struct = make_mesh(*shape), communication._struct
-    n, batch, methods, q, ds = 4096, 64, 2, 64, 48
+    n, batch, methods, q, ds = 4096, 64, 2, 256, 48
     columns = (None, None, ("model", "data"))
     scores = struct((n, methods, q), "float32", mesh, *columns)
     labels = struct((n, 1, q), "bool", mesh, *columns)
