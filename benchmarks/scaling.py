@@ -83,8 +83,9 @@ class Work:
         from atlas_jax.parallel import make_mesh
         from atlas_jax.translate import fit
 
-        methods = ("covariance",) if task == "moments" else ("procrustes", "ridge")
-        fit(*inputs, methods, mesh=make_mesh(), batch_rows=2048)
+        methods: tuple[str, ...] = ("covariance",) if task == "moments" else ("procrustes", "ridge")
+        subject, atlas = inputs
+        fit(subject, atlas, methods, mesh=make_mesh(), batch_rows=2048)
 
     def make(self, task: str, rows: int) -> tuple[Any, Any]:
         import numpy as np

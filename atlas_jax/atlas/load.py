@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,6 +20,7 @@ from atlas_jax.atlas.reference import find_sae, hub_model
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.errors import InputError
 from atlas_jax.models.language_model import LanguageModel, load_model
+from atlas_jax.on_host import on_devices
 
 DEFAULT = "smollm2-135m-12-4k"
 

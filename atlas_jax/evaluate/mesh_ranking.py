@@ -160,7 +160,7 @@ def _label(
     labels: Bool[Array, "rows 1 q"],
     batch: Shaped[Array, "b dc"],
     chosen: Int[Array, " q"],
-    start: int | Int[Array, ""],
+    start: Any,
     *,
     mesh: Mesh,
 ) -> Bool[Array, "rows 1 q"]:
@@ -179,7 +179,7 @@ def _add(
     bad: Int[Array, "data model"],
     batch: Shaped[Array, "b ds"],
     directions: Float[Array, "ds m q"],
-    start: int | Int[Array, ""],
+    start: Any,
     *,
     mesh: Mesh,
     cosine: bool,
