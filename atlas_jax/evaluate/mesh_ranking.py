@@ -28,7 +28,7 @@ from atlas_jax.activations.device_batches import device_batches
 from atlas_jax.activations.site_array import SiteArray, cut_again
 from atlas_jax.evaluate.ranking import Ranking, rank_on_device, ranking_quality
 from atlas_jax.evaluate.scoring import ROWS, not_finite, row_batches, score
-from atlas_jax.on_host import on_devices
+from atlas_jax.on_host import on_devices, on_host
 from atlas_jax.progress import track
 
 COLUMNS = P(None, None, ("model", "data"))
@@ -60,8 +60,7 @@ class MeshRanking:
         counts = jnp.zeros(shape, jnp.int32, device=self._laid(P("data")))
         for batch in self._batches(atlas, "counting positives"):
             counts = _count(counts, batch, mesh=self.mesh)
-        whole = jax.jit(lambda x: jnp.sum(x, axis=0), out_shardings=self._laid(P()))(counts)
-        return np.asarray(whole, np.int64)
+        return on_host(counts).sum(axis=0, dtype=np.int64)
 
     def rank(
         self,
@@ -91,7 +90,7 @@ class MeshRanking:
             scores, bad = _add(
                 scores, bad, batch, placed, i * self.rows, mesh=self.mesh, cosine=cosine
             )
-        first = int(jax.jit(jnp.min, out_shardings=self._laid(P()))(bad))
+        first = int(on_host(bad).min())
         if first < n:
             raise not_finite(first)
         found = self._ranked(scores, labels, n)
@@ -114,7 +113,7 @@ class MeshRanking:
                 parts.append(jax.device_put(np.stack(ranked, axis=1), shard.device))
             sharding = self._laid(COLUMNS)
             whole = jax.make_array_from_single_device_arrays(shape, sharding, parts)
-            return np.asarray(jax.jit(lambda x: x, out_shardings=self._laid(P()))(whole))
+            return on_host(whole)
 
     def _batches(self, site: Any, label: str) -> Iterator[Shaped[Array, "b d"]]:
         """Rows over `data`, the last batch filled up with zeros."""
