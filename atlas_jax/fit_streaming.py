@@ -18,7 +18,7 @@ from atlas_jax.activations.pool import POOLS
 from atlas_jax.activations.recording import Source
 from atlas_jax.activations.tokens import Corpus, tokenize
 from atlas_jax.errors import InputError
-from atlas_jax.parallel import one_at_a_time, overlap
+from atlas_jax.parallel import one_at_a_time, overlap, processes_of
 from atlas_jax.translate import Options, Plan, Translation, fit_inputs
 from atlas_jax.translate.fit import collect
 from atlas_jax.translate.methods import DEFAULTS
@@ -131,6 +131,12 @@ class _Reader:
             raise InputError(f"Expected max_tokens of at least 2, got {max_tokens}.")
         if pool not in POOLS:
             raise InputError(f"Expected a pooling among {', '.join(POOLS)}, got '{pool}'.")
+        if len(processes_of(source.mesh)) > 1:
+            raise InputError(
+                f"Expected {source.name} on devices of this process, got it on those of several: "
+                "each process reads its own texts, load it with mesh=make_mesh(local=True), or "
+                "capture it and fit from the store."
+            )
         self.source, self.texts, self.sites = source, texts, tuple(sites)
         self.pool, self.batch_tokens = pool, batch_tokens
         self.tokens = tokenize(source.tokenizer, texts, max_tokens, f"{source.name}: tokens")

@@ -75,6 +75,13 @@ def make_mesh(
     )
 
 
+def processes_of(mesh: Mesh | None) -> set[int]:
+    """The processes whose devices a mesh has; None: this one."""
+    if mesh is None:
+        return {jax.process_index()}
+    return {device.process_index for device in mesh.devices.flat}
+
+
 def overlap(one: Mesh | None, other: Mesh | None) -> bool:
     """Whether two meshes have devices in common; None: the default device."""
     mine, theirs = (
@@ -88,8 +95,11 @@ def models_mesh(split: int = 1) -> Mesh | None:
     """Where a process has its models: on its own devices; None: on one.
 
     Args:
-        split: devices that share the weights; the others share batches. A CPU is one device.
+        split: devices that share the weights; the others share batches. A CPU is one device. More
+            than a process has: the model lies over the devices of all processes.
     """
+    if split > len(jax.local_devices()) and jax.process_count() > 1:
+        return make_mesh(model=split)
     several = len(jax.local_devices()) > 1 and jax.default_backend() != "cpu"
     return make_mesh(model=split, local=True) if several or split > 1 else None
 

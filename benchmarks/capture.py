@@ -69,7 +69,7 @@ def unstored(model: Any, texts: Any, sites: list[str], batch_tokens: int) -> Any
     tokens = tokenize(model.tokenizer, texts, 512, "")
     rows = recording.plan(tokens, batch_tokens, None)["rows_per_part"]
     parts = cut_into_parts(rows, tokens, by_token=False)
-    return record(recording, tokens, parts, batch_tokens, Nowhere(), "")
+    return record(recording, tokens, parts, range(len(parts)), batch_tokens, Nowhere(), "")
 
 
 def script(

@@ -168,6 +168,45 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+def scaling(found: dict[str, Any]) -> str:
+    """The section on one and two processes, as Markdown; nothing if it was not measured."""
+    if not found:
+        return ""
+    about = found["machine"]
+    lines = [
+        "## One process and two, measured",
+        "",
+        f"On {about['processor']}, a core for each process; medians of "
+        f"{len(found['tasks'][0]['sides']['one']['seconds'])} runs in turn, in brackets the range "
+        "of the rounds. Strong: two processes share the rows of one, 100% is half the time. Weak: "
+        "each has as many as one alone, 100% is the same time. Beside: two processes that know "
+        "nothing of each other each do the work of one, which is what the cores lose to each other "
+        "by themselves. `python benchmarks/scaling.py` measures it.",
+        "",
+        "| | rows of one | one | strong | efficiency | weak | efficiency | beside |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task in found["tasks"]:
+        seconds = {side: f"{by['median_s']:.2f} s" for side, by in task["sides"].items()}
+        share = {
+            side: f"{by['median']:.0%} ({by['least']:.0%} to {by['most']:.0%})"
+            for side, by in task["efficiency"].items()
+        }
+        lines.append(
+            f"| {task['task']} | {task['rows']['one']:,} | {seconds['one']} | {seconds['strong']} "
+            f"| {share['strong']} | {seconds['weak']} | {share['weak']} | {share['beside']} |"
+        )
+    shape = found["shape"]
+    lines += [
+        "",
+        f"Capture: {shape['model']['num_hidden_layers']} layers of width "
+        f"{shape['model']['hidden_size']}, into one store. Moments: the sums of covariance, "
+        f"{shape['subject']:,} by {shape['atlas']:,}. Procrustes and ridge: their sums, and the "
+        "solving, which every process does whole.",
+    ]
+    return "\n".join(lines)
+
+
 def hours(value: float) -> str:
     """A time in words."""
     return f"{value:.1f} h" if value >= 1 else f"{60 * value:.1f} min"
@@ -175,10 +214,15 @@ def hours(value: float) -> str:
 
 def page(text: str) -> str:
     """The page with the tables between its markers."""
-    begin, end = "<!-- tables -->", "<!-- end -->"
-    head, _, rest = text.partition(begin)
-    _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n\n{tables()}\n\n{end}{tail}"
+    for name, end, inner in (
+        ("tables", "end", tables()),
+        ("scaling", "end of scaling", scaling(read("scaling"))),
+    ):
+        head, begin, rest = text.partition(f"<!-- {name} -->")
+        _, end, tail = rest.partition(f"<!-- {end} -->")
+        inner = f"\n\n{inner}\n\n" if inner else "\n"
+        text = f"{head}{begin}{inner}{end}{tail}"
+    return text
 
 
 if __name__ == "__main__":

@@ -49,6 +49,26 @@ def test_the_tables_of_what_is_sent_come_from_the_results(scale):
         del sys.modules[name]
 
 
+def test_the_section_on_two_processes(scale, monkeypatch):
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    if not (ROOT / "benchmarks" / "results" / "scaling.json").is_file():
+        assert scale.scaling({}) == "" and "One process and two" not in text
+    import scaling
+
+    seconds = {"one": [4.0, 6.0], "beside": [5.0, 5.0], "strong": [2.5, 4.0], "weak": [4.0, 8.0]}
+    found = scaling.efficiencies(seconds)
+    assert found["strong"] == {"median": 0.7692, "least": 0.75, "most": 0.8}  # half of 5 / 3.25
+    assert found["weak"] == {"median": 0.8333, "least": 0.75, "most": 1.0}
+    sides = {name: {"seconds": s, "median_s": sum(s) / 2} for name, s in seconds.items()}
+    tasks = [{"task": "sums", "rows": {"one": 1280}, "sides": sides, "efficiency": found}]
+    shape = {"subject": 512, "atlas": 1024, "model": scaling.MODEL}
+    said = scale.scaling({"machine": {"processor": "X"}, "shape": shape, "tasks": tasks})
+    row = "| sums | 1,280 | 5.00 s | 3.25 s | 77% (75% to 80%) | 6.00 s | 83% (75% to 100%) | 100% "
+    assert row in said
+    for name in ("scaling", "measure"):
+        del sys.modules[name]
+
+
 HLO = """
 %add (x: f32[], y: f32[]) -> f32[] {
   ROOT %sum = f32[] add(%x, %y)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from atlas_jax.activations.recording import Recording, Source
 from atlas_jax.activations.store import ActivationStore
 from atlas_jax.activations.tokens import Corpus, tokenize
 from atlas_jax.activations.writer import StoreWriter
-from atlas_jax.parallel import barrier
+from atlas_jax.parallel import agree, barrier
 
 
 def capture(
@@ -38,7 +39,8 @@ def capture(
     earlier run left unfinished is completed: parts that are on disk are not computed again.
 
     Batches are spread over the `data` axis of the mesh that the model was loaded on. Where JAX runs
-    as several processes, each records parts of its own, and all return when the last is done.
+    as several processes, each records parts of its own, and all return when the last is done. If
+    the model lies over devices of all, they read each batch together, and each writes its parts.
 
     Args:
         source: a language model or an atlas.
@@ -59,7 +61,10 @@ def capture(
             that are not finite, a full disk, or a store that holds something else.
     """
     recording = Recording.ask(source, sites, pool, dtype, texts, max_tokens)
-    if not recording.is_finished(out):
+    finished = recording.is_finished(out)
+    if recording.together:
+        finished = agree("capture is finished", str(finished)) == "True"
+    if not finished:
         label = progress or f"reading {source.name}"
         tokens = tokenize(source.tokenizer, texts, max_tokens, f"{label}: tokens")
         process = jax.process_index()
@@ -71,7 +76,12 @@ def capture(
                 writer.write_once(OFFSETS, tokens.offsets)
             parts = cut_into_parts(writer.meta["rows_per_part"], tokens, recording.by_token)
             mine = parts[process :: jax.process_count()]
-            report = record(recording, tokens, mine, batch_tokens, writer, label)
+            if recording.together:
+                done = agree("parts that are done", json.dumps(sorted(writer.done)))
+                writer.done = set(json.loads(done))
+            read = parts if recording.together else mine
+            own = {part.index for part in mine}
+            report = record(recording, tokens, read, own, batch_tokens, writer, label)
             if report.texts:
                 writer.write_json(f"report/{process:04d}", report.to_dict())
     barrier("capture")

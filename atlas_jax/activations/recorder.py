@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -18,6 +17,7 @@ from atlas_jax.activations.parts import Part
 from atlas_jax.activations.recording import Recording
 from atlas_jax.activations.report import CaptureReport
 from atlas_jax.activations.tokens import Tokens
+from atlas_jax.on_host import on_devices
 from atlas_jax.progress import Bar
 
 _IN_FLIGHT = 2
@@ -57,6 +57,7 @@ def record(
     recording: Recording,
     tokens: Tokens,
     parts: Sequence[Part],
+    own: Collection[int],
     batch_tokens: int,
     sink: Sink,
     label: str,
@@ -69,7 +70,8 @@ def record(
     Args:
         recording: what is recorded.
         tokens: of the corpus.
-        parts: of this process.
+        parts: that this process reads.
+        own: those of them that it writes: all, unless processes read together.
         batch_tokens: positions of a batch.
         sink: takes the parts.
         label: of the progress bar.
@@ -89,7 +91,7 @@ def record(
                 filling.part.put(filling.arrays[name], batch, values)
             filling.left -= len(batch.rows)
             bar.advance(len(batch.rows))
-            if filling.left:
+            if filling.left or filling.part.index not in own:
                 sink.check()
             else:
                 sink.write(filling.part.index, filling.part.start, filling.arrays)
@@ -104,14 +106,15 @@ def record(
             for batch in part.plan(tokens, batch_tokens):
                 inputs: Any = tokens.batch(batch, part.first, devices, pad_id)
                 shapes.add(inputs[0].shape)
-                positions += inputs[0].size
+                positions += inputs[0].size if part.index in own else 0
                 if split is not None:
-                    inputs = jax.device_put(inputs, split)
+                    inputs = [on_devices(values, split) for values in inputs]
                 flight.append((filling, batch, recording.read(*inputs)))
                 if len(flight) > _IN_FLIGHT:
                     land()
-            texts += part.last - part.first
-            read += int(tokens.offsets[part.last] - tokens.offsets[part.first])
+            if part.index in own:
+                texts += part.last - part.first
+                read += int(tokens.offsets[part.last] - tokens.offsets[part.first])
         while flight:
             land()
         sink.finish()

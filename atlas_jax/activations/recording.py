@@ -19,6 +19,8 @@ from atlas_jax.activations.parts import rows_of_a_part
 from atlas_jax.activations.pool import TOKENS, Pools, pool_function, pools_of_sites
 from atlas_jax.activations.tokens import Corpus, Encoder, Tokens
 from atlas_jax.errors import InputError
+from atlas_jax.on_host import on_host
+from atlas_jax.parallel import processes_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -94,10 +96,11 @@ class Recording:
             raise InputError("Expected at least one text to capture, got none.")
         if max_tokens < 2:
             raise InputError(f"Expected max_tokens of at least 2, got {max_tokens}.")
-        if source.mesh is not None and source.mesh.is_multi_process:
+        holders = processes_of(source.mesh)
+        if len(holders) > 1 and len(holders) < jax.process_count():
             raise InputError(
-                f"Expected {source.name} on devices of this process, got it on those of several: "
-                "each process reads its own texts, load it with mesh=make_mesh(local=True)."
+                f"Expected {source.name} on devices of this process or of all, got it on those of "
+                f"{len(holders)} of {jax.process_count()}: load it with mesh=make_mesh()."
             )
         pools = pools_of_sites(pool, names)
         used = tuple(dict.fromkeys(pool for site in names for pool in pools[site]))
@@ -121,6 +124,11 @@ class Recording:
             },
         }
         return cls(source, pools, used, dtype, meta)
+
+    @property
+    def together(self) -> bool:
+        """Whether the model lies over all processes, which then read every batch together."""
+        return len(processes_of(self.source.mesh)) > 1
 
     @property
     def by_token(self) -> bool:
@@ -147,7 +155,7 @@ class Recording:
 
     def take(self, acts: dict[str, Array]) -> dict[str, np.ndarray]:
         """A batch's results on the host, by array."""
-        host = {site: np.asarray(array) for site, array in acts.items()}
+        host = {site: on_host(array) for site, array in acts.items()}
         if len(self.names) == 1:
             return {name: host[site] for name, (site, _) in self.arrays.items()}
         return {

@@ -115,7 +115,7 @@ class SiteArray:
     def batches(self, size: int, prefetch: int = 2) -> Iterator[Shaped[np.ndarray, "b d"]]:
         """All rows in order, `size` at a time; `prefetch` reads are under way ahead."""
         step = -(-size // self._chunk) * self._chunk  # no chunk is read twice
-        return _cut_again(self._blocks(step, prefetch), size)
+        return cut_again(self._blocks(step, prefetch), size)
 
     def _tracked(self, what: str) -> Iterator[np.ndarray]:
         """All rows, with a progress bar."""
@@ -206,7 +206,8 @@ def size_text(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _cut_again(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+def cut_again(blocks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows, `size` at a time."""
     rest: np.ndarray | None = None
     for block in blocks:
         block = block if rest is None else np.concatenate([rest, block])

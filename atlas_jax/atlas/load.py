@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,6 +20,7 @@ from atlas_jax.atlas.reference import find_sae, hub_model
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.errors import InputError
 from atlas_jax.models.language_model import LanguageModel, load_model
+from atlas_jax.on_host import on_devices
 
 DEFAULT = "smollm2-135m-12-4k"
 
@@ -84,8 +85,8 @@ def load_atlas(
         return load_model(wanted, dtype=dtype, mesh=mesh)
 
     card = folder / "card.json"
-    return Atlas(
-        loaded.sae if mesh is None else _placed(loaded.sae, mesh),
+    atlas = Atlas(
+        loaded.sae,
         site,
         labels,
         found.name,
@@ -93,6 +94,11 @@ def load_atlas(
         read_config(card) if card.exists() else None,
         max_norm=loaded.max_norm,
     )
+    if mesh is not None:
+        if mesh.is_multi_process:
+            _ = atlas.identity  # while this process has all of the weights
+        atlas.sae = _placed(loaded.sae, mesh)
+    return atlas
 
 
 def _placed(sae: SAE, mesh: Mesh) -> SAE:
@@ -100,7 +106,7 @@ def _placed(sae: SAE, mesh: Mesh) -> SAE:
     where = FEATURES if features_apart(sae, mesh) else dict.fromkeys(FEATURES, P())
     parts = {name: (getattr(sae, name), spec) for name, spec in where.items()}
     placed = {
-        name: jax.device_put(value, NamedSharding(mesh, spec))
+        name: on_devices(np.asarray(value), NamedSharding(mesh, spec))
         for name, (value, spec) in parts.items()
         if value is not None
     }

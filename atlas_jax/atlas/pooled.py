@@ -4,7 +4,8 @@ Features are taken in blocks of width F_b, so that a block's activations (B, T, 
 of W_enc (d, F_b) each stay within `BLOCK_BYTES`. Every pooling works on each feature alone, so a
 block is encoded, pooled to (B, F_b) and forgotten. The k largest of a token (topk) are found in a
 first pass over the same blocks, each block's own k merged with the k so far, equals by the lower
-feature as `lax.top_k` has them; a second pass spreads them out block by block.
+feature as `lax.top_k` has them; a second pass spreads them out block by block. Of several devices
+that have features of their own, each finds its k largest, and all the k largest of these.
 
     temporary memory <= 4 BLOCK_BYTES + 16 B T (d + 2 k) bytes, whatever F is
 """
@@ -45,6 +46,7 @@ def encode_pooled(
     mask: Bool[Array, "b t"],
     pool: Pool,
     block_bytes: int = BLOCK_BYTES,
+    axis: str | None = None,
 ) -> Float[Array, "*rest F"]:
     """`pool` of the features of x, zero where `content` is false.
 
@@ -56,6 +58,7 @@ def encode_pooled(
         pool: (B, T, f), (B, T) -> (B, f), the same on each feature alone; several of them may
             come stacked, (P, B, f).
         block_bytes: bound of a block.
+        axis: of a mesh, within `shard_map`, over which devices have the other features, in order.
 
     Raises:
         InputError: a batch-top-k autoencoder, whose features depend on the rest of the batch.
@@ -71,6 +74,8 @@ def encode_pooled(
     shown = content[:, :, None]
     if sae.architecture == "topk":
         values, features = _largest(sae, h, width)
+        if axis is not None:
+            values, features = _largest_of_all(sae, values, features, axis)
         values = jnp.where(shown, values, 0.0)
 
         def block(start: Int[Array, ""]) -> Float[Array, "b t f"]:
@@ -100,7 +105,8 @@ def encode_pooled_apart(
 ) -> Float[Array, "*rest F"]:
     """`encode_pooled` where each device has features of its own, over the axis `model`.
 
-    Nothing is exchanged: a device encodes and pools the features that it has.
+    A device encodes and pools the features that it has. Only the k largest of each token are sent
+    around, where features compete (topk).
 
     Args:
         sae: laid out as `features_apart` says.
@@ -115,7 +121,7 @@ def encode_pooled_apart(
     specs = {name: spec for name, spec in FEATURES.items() if getattr(sae, name) is not None}
 
     def local(parts: dict[str, Array], x: Array, content: Array, mask: Array) -> Array:
-        return encode_pooled(replace(sae, **parts), x, content, mask, pool)
+        return encode_pooled(replace(sae, **parts), x, content, mask, pool, axis="model")
 
     mapped = jax.shard_map(
         local,
@@ -128,9 +134,9 @@ def encode_pooled_apart(
 
 
 def features_apart(sae: SAE, mesh: Mesh | None) -> bool:
-    """Whether the features can be split over `model`: each is read alone, and they divide."""
+    """Whether the features can be split over `model`: no token needs another's, and they divide."""
     parts = 1 if mesh is None else mesh.shape["model"]
-    return parts > 1 and sae.k is None and sae.n_features % parts == 0
+    return parts > 1 and sae.architecture != "batchtopk" and sae.n_features % parts == 0
 
 
 def block_width(n_features: int, tokens: int, d: int, block_bytes: int) -> int:
@@ -160,8 +166,8 @@ def _encode_block(
 def _largest(
     sae: SAE, h: Float[Array, "b t d"], width: int
 ) -> tuple[Float[Array, "b t k"], Int[Array, "b t k"]]:
-    """The k largest relu(z) of each token and their features."""
-    k = sae.k or 1
+    """The k largest relu(z) of each token and their features; all, where there are fewer."""
+    k = min(sae.k or 1, sae.n_features)
 
     def step(
         i: Int[Array, ""], best: tuple[Float[Array, "b t k"], Int[Array, "b t k"]]
@@ -179,6 +185,21 @@ def _largest(
     shape = (*h.shape[:2], k)
     start = (jnp.full(shape, -1.0, jnp.float32), jnp.zeros(shape, jnp.int32))
     return lax.fori_loop(0, -(-sae.n_features // width), step, start)
+
+
+def _largest_of_all(
+    sae: SAE, values: Float[Array, "b t k"], features: Int[Array, "b t k"], axis: str
+) -> tuple[Float[Array, "b t top"], Int[Array, "b t top"]]:
+    """The k largest of what all devices found; features are counted from this device's first.
+
+    Candidates come in the order of the devices, and with it of the features: among equals,
+    `lax.top_k` takes the lower feature here too.
+    """
+    first = lax.axis_index(axis) * sae.n_features
+    values = lax.all_gather(values, axis, axis=2, tiled=True)
+    features = lax.all_gather(features + first, axis, axis=2, tiled=True)
+    values, where = lax.top_k(values, sae.k or 1)
+    return values, jnp.take_along_axis(features, where, axis=-1) - first
 
 
 def _spread(

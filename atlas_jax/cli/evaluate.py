@@ -52,6 +52,7 @@ def translation(
     as_json: AsJson = False,
 ) -> None:
     """AUROC and average precision of one-concept queries on held-out texts (section 4.3.1)."""
+    from atlas_jax.parallel import sums_mesh
     from atlas_jax.pipeline.evaluation import evaluate_run_translation
     from atlas_jax.pipeline.run_folder import RunFolder
 
@@ -63,6 +64,7 @@ def translation(
         seed=seed,
         cosine=cosine,
         min_positive=min_positive,
+        mesh=sums_mesh(),
     )
     _finish("translation", result, out or run / "reports" / "translation", as_json)
 

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from atlas_jax.activations import capture
+from atlas_jax.activations.in_memory import read_texts
 from atlas_jax.activations.recording import Source
 from atlas_jax.activations.top_samples import find_top_samples
 from atlas_jax.corpus import Texts
@@ -171,8 +170,7 @@ def sets_from_texts(
     sizes = [len(texts[int(feature)]) for feature in features]
     read = []
     for model, name in ((subject, site), (atlas, atlas.sites[0])):
-        out = f"memory://atlas-jax/{uuid4().hex}/"
-        rows = capture(model, corpus, [name], out=out, **reading)[name][:].astype(np.float64)
+        rows = read_texts(model, corpus, name, **reading).astype(np.float64)
         parts = np.split(rows, np.cumsum(sizes)[:-1])
         read.append(np.stack([part.mean(axis=0) for part in parts]).astype(np.float32))
     return ConceptSets(features, read[1], read[0][:, features], max(sizes), source)

@@ -6,6 +6,7 @@ whose sort of one float array is many times faster than XLA's.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -95,20 +96,21 @@ def _column_on_host(
     return float(area), float(np.mean(hits_to / (hits_to + (n - below))))
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="n")
 def rank_on_device(
-    scores: Float[Array, "n q"], labels: Bool[Array, "n q"]
+    scores: Float[Array, "rows q"], labels: Bool[Array, "rows q"], n: int | None = None
 ) -> tuple[Float[Array, " q"], Float[Array, " q"]]:
     """`ranking_quality`, in JAX: pure, jitted, one sort for each column.
 
     Columns are taken one at a time, so memory stays at a few vectors of length n. Counts are int32
-    and sums are pairwise.
+    and sums are pairwise. With `n`, only the first n rows count.
     """
 
     def column(index: Array) -> tuple[Array, Array]:
+        one = lax.dynamic_index_in_dim(scores, index, axis=1, keepdims=False)[:n]
         return _one(
-            lax.dynamic_index_in_dim(scores, index, axis=1, keepdims=False).astype(jnp.float32),
-            lax.dynamic_index_in_dim(labels, index, axis=1, keepdims=False),
+            one.astype(jnp.float32),
+            lax.dynamic_index_in_dim(labels, index, axis=1, keepdims=False)[:n],
         )
 
     return lax.map(column, jnp.arange(scores.shape[1], dtype=jnp.int32))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float
+from jax.sharding import Mesh
+from jaxtyping import Float
 
 from atlas_jax.errors import InputError
-from atlas_jax.evaluate.ranking import ranking_quality
+from atlas_jax.evaluate.mesh_ranking import MeshRanking
+from atlas_jax.evaluate.ranking import Ranking, ranking_quality
+from atlas_jax.evaluate.scoring import count_positives, labels_of, score_samples
 from atlas_jax.evaluate.significance import Interval, mean_interval, paired_tests
 from atlas_jax.progress import track
 
 RANDOM = "random"
 METRICS = ("auroc", "ap")
-_ROWS = 4096
 
 
 @runtime_checkable
@@ -134,6 +132,7 @@ def evaluate_translation(
     random_directions: bool = True,
     cosine: bool = False,
     min_positive: int = 10,
+    mesh: Mesh | None = None,
 ) -> QualityReport:
     """Ranks held-out samples by translated one-hot queries, against the atlas's own labels.
 
@@ -150,27 +149,28 @@ def evaluate_translation(
         random_directions: also score Gaussian directions, as the baseline `random`.
         cosine: divide by the norms of sample and direction.
         min_positive: the fewest held-out samples that activate a drawn feature.
+        mesh: devices to spread over: see `MeshRanking`. Of several processes all call this, and
+            all get the report.
 
     Raises:
         InputError: sides of unlike length, a translation of another width, a feature the atlas
             does not have, no eligible feature, or activations that are not finite.
     """
     _check(translations, subject, atlas)
-    counts = _count_positives(atlas)
+    spread = None if mesh is None else MeshRanking(mesh)
+    counts = count_positives(atlas) if spread is None else spread.count_positives(atlas)
     n = int(subject.shape[0])
     eligible = np.flatnonzero((counts >= max(min_positive, 1)) & (counts < n))
     chosen = _choose(features, eligible, len(counts), seed, min_positive)
-    labels = _labels(atlas, chosen)
     directions = {name: _directions(t.matrix, chosen) for name, t in translations.items()}
     if random_directions:
         shape = (int(subject.shape[1]), len(chosen))
         draw = np.random.default_rng([seed, 1]).standard_normal(shape)
         directions[RANDOM] = draw.astype(np.float32)
-    scores = _scores(subject, np.concatenate(list(directions.values()), axis=1), cosine)
-    values: dict[str, dict[str, np.ndarray]] = {}
-    for i, name in enumerate(track(list(directions), "ranking samples")):
-        part = scores[:, i * len(chosen) : (i + 1) * len(chosen)]
-        values[name] = ranking_quality(part, labels)._asdict()
+    ranked = (_ranked if spread is None else spread.rank)(
+        subject, atlas, chosen, directions, cosine
+    )
+    values = {name: found._asdict() for name, found in ranked.items()}
     return QualityReport(
         features=tuple(int(f) for f in chosen),
         positives=counts[chosen],
@@ -224,26 +224,19 @@ def _choose(
     return np.sort(np.random.default_rng([seed, 0]).choice(eligible, size, replace=False))
 
 
-def _batches(site: Any, label: str) -> Iterator[np.ndarray]:
-    steps = -(-int(site.shape[0]) // _ROWS)
-    if hasattr(site, "batches"):
-        parts = iter(site.batches(_ROWS))
-    else:
-        parts = (np.asarray(site[i * _ROWS : (i + 1) * _ROWS]) for i in range(steps))
-    yield from track(parts, label, steps)
-
-
-def _count_positives(atlas: Any) -> np.ndarray:
-    counts = np.zeros(int(atlas.shape[1]), np.int64)
-    for batch in _batches(atlas, "counting positives"):
-        counts += np.count_nonzero(batch > 0, axis=0)
-    return counts
-
-
-def _labels(atlas: Any, chosen: np.ndarray) -> np.ndarray:
-    if hasattr(atlas, "columns"):
-        return np.asarray(atlas.columns(chosen)) > 0
-    return np.concatenate([b[:, chosen] > 0 for b in _batches(atlas, "labelling samples")])
+def _ranked(
+    subject: Any,
+    atlas: Any,
+    chosen: np.ndarray,
+    directions: Mapping[str, Float[np.ndarray, "ds q"]],
+    cosine: bool,
+) -> dict[str, Ranking]:
+    labels = labels_of(atlas, chosen)
+    scores = score_samples(subject, np.concatenate(list(directions.values()), axis=1), cosine)
+    return {
+        name: ranking_quality(scores[:, i * len(chosen) : (i + 1) * len(chosen)], labels)
+        for i, name in enumerate(track(list(directions), "ranking samples"))
+    }
 
 
 def _directions(matrix: Any, chosen: np.ndarray) -> Float[np.ndarray, "ds q"]:
@@ -252,38 +245,6 @@ def _directions(matrix: Any, chosen: np.ndarray) -> Float[np.ndarray, "ds q"]:
     norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
     columns = matrix[:, chosen] / np.where(norms > 0, norms, 1.0)[:, None]
     return columns.astype(np.float32)
-
-
-@partial(jax.jit, static_argnames="cosine")
-def _score(
-    batch: Float[Array, "b ds"], directions: Float[Array, "ds k"], cosine: bool
-) -> Float[Array, "b k"]:
-    out = jnp.matmul(batch, directions, precision=lax.Precision.HIGHEST)
-    if cosine:
-        sides = jnp.linalg.norm(batch, axis=1, keepdims=True) * jnp.linalg.norm(
-            directions, axis=0, keepdims=True
-        )
-        out = out / jnp.where(sides > 0, sides, 1.0)
-    return out
-
-
-def _scores(
-    subject: Any, directions: Float[np.ndarray, "ds k"], cosine: bool
-) -> Float[np.ndarray, "n k"]:
-    """A_s @ directions, in one pass over the rows."""
-    out = np.empty((int(subject.shape[0]), directions.shape[1]), np.float32)
-    placed, start = jnp.asarray(directions), 0
-    for batch in _batches(subject, "scoring samples"):
-        rows = jnp.asarray(batch, jnp.float32)
-        out[start : start + len(batch)] = _score(rows, placed, cosine=cosine)
-        start += len(batch)
-    if not np.isfinite(out).all():
-        bad = int(np.flatnonzero(~np.isfinite(out).all(axis=1))[0])
-        raise InputError(
-            f"Expected finite scores, sample {bad} has none: its subject activations or the "
-            "translation hold NaN or infinity. Capture it again."
-        )
-    return out
 
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:

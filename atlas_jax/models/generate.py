@@ -21,6 +21,7 @@ from atlas_jax.models.language_model import LanguageModel, each_text
 from atlas_jax.models.sampling import choose
 from atlas_jax.models.sites import Edit, EditStack, Site, site_width, stack_edits
 from atlas_jax.models.stream import OnToken, Stream
+from atlas_jax.on_host import on_devices, on_host
 from atlas_jax.progress import Bar
 
 _PROMPT_STEP = 16
@@ -51,7 +52,7 @@ def generate(
     """Continues prompts.
 
     Args:
-        model: the subject.
+        model: the subject; one that lies over several processes is asked by all of them alike.
         prompts: texts to continue; they may differ in length. With `chat` also conversations:
             lists of messages with `role` and `content`.
         edits: edits of every text, or one list of edits for each prompt (`steer` makes them).
@@ -167,7 +168,10 @@ def _over_texts(model: LanguageModel, values: np.ndarray | Array) -> Array:
     mesh = model.mesh
     if mesh is None or len(values) % mesh.shape.get("data", 1):
         return jnp.asarray(values) if isinstance(values, np.ndarray) else values
-    return jax.device_put(values, NamedSharding(mesh, PartitionSpec("data")))
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    if isinstance(values, np.ndarray):
+        return on_devices(values, split)
+    return values if mesh.is_multi_process else jax.device_put(values, split)
 
 
 def _with_points(
@@ -227,9 +231,9 @@ def _steps(
             top_k=top_k,
         )
         _, new, lengths, done, *_ = loop
-        new, lengths = np.asarray(new), np.asarray(lengths)
+        new, lengths = on_host(new), on_host(lengths)
         yield [row[:length].tolist() for row, length in zip(new, lengths, strict=True)]
-        if np.asarray(done).all():
+        if on_host(done).all():
             return
 
 

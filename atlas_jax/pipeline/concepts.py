@@ -14,6 +14,7 @@ from atlas_jax.errors import InputError
 from atlas_jax.identify import Hit, identify
 from atlas_jax.models import LanguageModel, generate
 from atlas_jax.models.sites import Edit
+from atlas_jax.on_host import on_host
 from atlas_jax.pipeline.run import Run
 from atlas_jax.pipeline.stages import Maps, fitted_method, names_of
 from atlas_jax.query import Query
@@ -120,7 +121,8 @@ def _add_heat(results: list[dict[str, Any]], model: LanguageModel, max_tokens: i
         acts = model.read(*model.tokenizer.pad(part, longest), sites)
         for i, (sample, neuron) in enumerate(shown[start : start + 16]):
             row = ids[start + i]
-            values = np.array(acts[neuron["site"]][i, : len(row), neuron["feature"]], np.float32)
+            values = on_host(acts[neuron["site"]][i, : len(row), neuron["feature"]])
+            values = np.array(values, np.float32)
             values[0] = 0.0
             top = max(float(values.max()), 1e-9)
             first = int(row[0] == model.tokenizer.bos_id)

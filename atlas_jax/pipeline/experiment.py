@@ -18,7 +18,7 @@ from atlas_jax.corpus import Corpus
 from atlas_jax.errors import InputError
 from atlas_jax.evaluate import ConceptSets, sets_from_texts
 from atlas_jax.models import LanguageModel, load_model, parse_site
-from atlas_jax.parallel import barrier, leads, models_mesh
+from atlas_jax.parallel import barrier, leads, models_mesh, processes_of
 from atlas_jax.pipeline.concepts import find, make_query, write_steered
 from atlas_jax.pipeline.evaluation import layers_of
 from atlas_jax.pipeline.recipe import Recipe
@@ -56,8 +56,9 @@ STAGES = {
     "report": "Report",
 }
 """The stages in their order, and their titles."""
-SHARED = ("models", "corpus", "capture", "fit")
-"""What several processes do together; the first does the rest while the others wait."""
+SHARED = ("models", "corpus", "capture", "fit", "evaluate")
+"""What several processes do together; the first does the rest while the others wait, unless its
+models lie over all of them."""
 
 T = TypeVar("T")
 
@@ -96,6 +97,9 @@ def run_experiment(
     common = run = Run(folder, recipe, show.line)
     if jax.process_count() > 1:
         common.check_shared()
+    shared = SHARED
+    if len(processes_of(models_mesh(split))) > 1:
+        shared = tuple(stage for stage in STAGES if stage != "report")
     for name, own in recipe.subjects().items():
         if name:
             show.line(f"== {name}")
@@ -103,7 +107,7 @@ def run_experiment(
         barrier("every process has read what was done before")
         experiment = Experiment(run, common, show, splitter, only, split)
         for number, (stage, title) in enumerate(STAGES.items(), 1):
-            if only in (None, stage) and (leads() or stage in SHARED):
+            if only in (None, stage) and (leads() or stage in shared):
                 show.stage(number, title)
                 getattr(experiment, f"do_{stage}")()
     barrier("the first process is done")

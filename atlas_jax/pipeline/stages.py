@@ -148,7 +148,7 @@ def measure(
 
     def produce() -> dict[str, Any]:
         held = stores["eval"]
-        atlas = _only(held["atlas"])
+        atlas, mesh = _only(held["atlas"]), sums_mesh()
         quality = {
             site: evaluate_translation(
                 methods,
@@ -156,6 +156,7 @@ def measure(
                 atlas,
                 features=settings.chosen or settings.features,
                 seed=settings.seed,
+                mesh=mesh,
             ).to_dict()
             for site, methods in maps.items()
         }
@@ -170,7 +171,13 @@ def measure(
         vars(settings),
         list(maps),
     ]
-    return run.stage("evaluate", inputs, produce, lambda: run.read_json("reports/quality.json"))
+    return run.stage(
+        "evaluate",
+        inputs,
+        produce,
+        lambda: run.read_json("reports/quality.json"),
+        others="help",
+    )
 
 
 def _learning_curve(
@@ -180,13 +187,14 @@ def _learning_curve(
     site = list(maps)[len(maps) // 2]
     subject, atlas = stores["train"]["subject"][site], _only(stores["train"]["atlas"])
     methods = [name for name in run.recipe.fit.methods if name in CURVE]
-    n = subject.shape[0]
+    n, mesh = subject.shape[0], sums_mesh()
     points = []
     for size in sorted({n // 8, n // 4, n // 2, n} - {0}):
         if size == n:
             fitted = {name: maps[site][name] for name in methods}
         else:
-            fitted = fit(subject[:size], atlas[:size], methods, options=options(run.recipe))
+            rows = subject[:size], atlas[:size]
+            fitted = fit(*rows, methods, options=options(run.recipe), mesh=mesh)
         report = evaluate_translation(
             fitted,
             stores["eval"]["subject"][site],
@@ -194,6 +202,7 @@ def _learning_curve(
             features=run.recipe.evaluate.chosen or run.recipe.evaluate.features,
             seed=run.recipe.evaluate.seed,
             random_directions=False,
+            mesh=mesh,
         )
         points.append(
             {

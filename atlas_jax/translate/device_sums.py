@@ -17,8 +17,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
+from atlas_jax.on_host import on_host
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
-from atlas_jax.translate.on_host import on_host
 from atlas_jax.translate.semantic_lens import TopSamples
 
 P = PartitionSpec

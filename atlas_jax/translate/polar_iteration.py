@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.translate.on_host import on_host
+from atlas_jax.on_host import on_host
 
 PRECISIONS = ("float32", "bf16x3")
 _CUSHION = 0.024

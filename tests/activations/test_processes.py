@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from atlas_jax.activations import ActivationStore, capture
+from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
+from atlas_jax.models import generate, load_model
 from atlas_jax.parallel import barrier, start_processes
+from atlas_jax.steering import steer
 
 HERE = Path(__file__).parent
 
@@ -23,13 +26,13 @@ def free_port():
         return found.getsockname()[1]
 
 
-def test_two_processes_record_one_store(source, texts, tmp_path):
+def test_two_processes_record_one_store(source, texts, tiny_llama, tmp_path):
     port = free_port()
     running = [
         subprocess.Popen(
             [
                 *(sys.executable, HERE / "process.py", HERE / "conftest.py", tmp_path / "s"),
-                *(str(port), str(process), "2"),
+                *(str(port), str(process), "2", tiny_llama),
             ],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
@@ -56,8 +59,23 @@ def test_two_processes_record_one_store(source, texts, tmp_path):
         batches = [found["batches"][pool] for found in seen]
         assert min(batches) > 2 and sum(batches) == len(source.shapes) + 1
         assert sum(report["tokens"] for report in two.report) >= one.meta["tokens"]
-    for found in seen:
-        assert "load it with mesh=make_mesh(local=True)" in found["refused"]
+    # And a model of which each has a half gives what one process with all of it gives.
+    vector = np.random.default_rng(5).standard_normal(56).astype(np.float32)
+    prompts = ["The grey cat slept", "The grey cat slept", "Two dogs ran along the river"]
+    edits = [[], [steer("blocks.1.mlp.hook_post", vector, 8.0)], []]
+    model, (site,) = load_model(tiny_llama), ["blocks.1.mlp.hook_post"]
+    written = generate(model, prompts, edits, max_new_tokens=6)
+    assert written[0] != written[1]
+    assert [found["written"] for found in seen] == [written] * 2
+    one = capture(model, Texts(prompts * 40), [site], out=tmp_path / "model", rows_per_part=64)
+    two = ActivationStore.open(tmp_path / "s" / "model")
+    assert one.meta == two.meta and sorted(r["texts"] for r in two.report) == [56, 64]
+    np.testing.assert_allclose(two[site][:], one[site][:], atol=1e-5 * np.abs(one[site][:]).max())
+    together = ActivationStore.open(tmp_path / "s" / "together")
+    for name in source.sites:
+        np.testing.assert_array_equal(
+            together[name][:], ActivationStore.open(tmp_path / "max")[name][:]
+        )
 
 
 def test_alone_nobody_waits():

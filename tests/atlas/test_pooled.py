@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from atlas_jax.activations.pool import POOLS
-from atlas_jax.atlas.pooled import BLOCK_BYTES, block_width, encode_pooled
+from atlas_jax.atlas.pooled import (
+    BLOCK_BYTES,
+    block_width,
+    encode_pooled,
+    encode_pooled_apart,
+    features_apart,
+)
 from atlas_jax.atlas.sae import SAE, encode
 from atlas_jax.errors import InputError
+from atlas_jax.parallel import make_mesh
 
 B, T, D, F = 3, 5, 8, 50
 
@@ -51,6 +58,26 @@ def test_equals_encoding_first(architecture, k, width, pool):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
     # Which features are active does not depend on rounding: equals go to the lower one.
     np.testing.assert_array_equal(got > 0, wanted > 0)
+
+
+@pytest.mark.parametrize(("shape", "k"), [((2, 4), 6), ((1, 8), 20)])
+def test_features_apart_give_what_one_device_gives(shape, k):
+    """Also of equals, and of more than a device has features (20 of 8, 64 in all)."""
+    r = np.random.default_rng(2)
+
+    def whole(*shape):  # whole numbers: sums are exact, and there are many equals
+        return r.integers(-2, 3, shape).astype(np.float32)
+
+    weights = [jnp.asarray(whole(*s)) for s in ((D, 64), (64,), (64, D), (D,))]
+    sae = SAE(*weights, architecture="topk", k=k)
+    x, mask = jnp.asarray(whole(4, T, D)), jnp.ones((4, T), bool)
+    mesh = make_mesh(*shape)
+    assert features_apart(sae, mesh)
+    got = encode_pooled_apart(sae, x, mask, mask, POOLS["mean"], mesh)
+    wanted = POOLS["mean"](encode(sae, x), mask)
+    assert got.sharding.shard_shape(got.shape) == (4 // shape[0], 64 // shape[1])
+    np.testing.assert_array_equal(got, wanted)
+    assert len(np.unique(np.asarray(x @ sae.W_enc))) < 64  # equals abound
 
 
 @pytest.mark.parametrize("normalize", ["layer_norm", "constant_norm_rescale"])

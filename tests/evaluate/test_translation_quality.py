@@ -9,6 +9,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from atlas_jax.errors import InputError
 from atlas_jax.evaluate import evaluate_translation
+from atlas_jax.evaluate.mesh_ranking import MeshRanking
+from atlas_jax.evaluate.ranking import ranking_quality
+from atlas_jax.parallel import make_mesh
 
 N, DS, DC = 3000, 24, 24
 DEAD, ALWAYS, RARE = 3, 5, 7
@@ -86,6 +89,38 @@ def test_stores_and_arrays_give_the_same_report(planted):
     assert inside.to_dict() == streamed.to_dict()
     other = evaluate_translation(maps, subject, atlas, features=8, seed=5)
     assert other.features != inside.features
+
+
+def test_a_mesh_gives_what_one_device_gives(planted):
+    true, subject, atlas = planted
+    how = {"features": 11, "seed": 4, "cosine": True}
+    one = evaluate_translation({"procrustes": true}, subject, atlas, **how)
+    spread = evaluate_translation(
+        {"procrustes": true}, Rows(subject), Rows(atlas), mesh=make_mesh(2, 4), **how
+    )
+    assert spread.features == one.features and list(spread.values) == ["procrustes", "random"]
+    np.testing.assert_array_equal(spread.positives, one.positives)
+    for method, by in one.values.items():
+        for metric, values in by.items():
+            np.testing.assert_allclose(spread.values[method][metric], values, atol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["host", "device"])
+def test_a_mesh_ranks_exactly_with_ties_whatever_the_batches(engine):
+    rng = np.random.default_rng(1)
+    subject = rng.integers(-2, 3, (250, 6)).astype(np.float32)  # whole numbers: sums are exact
+    atlas = np.maximum(rng.integers(-3, 3, (250, 10)), 0).astype(np.float32)
+    chosen = np.array([7, 0, 3])
+    maps = {name: rng.integers(-2, 3, (6, 3)).astype(np.float32) for name in "ab"}
+    ranking = MeshRanking(make_mesh(4, 2), engine, rows=62)  # 64, and 58 in the last batch
+    np.testing.assert_array_equal(ranking.count_positives(atlas), (atlas > 0).sum(0))
+    found = ranking.rank(subject, atlas, chosen, maps)
+    for name, directions in maps.items():
+        expected = ranking_quality(subject @ directions, atlas[:, chosen] > 0, engine)
+        np.testing.assert_array_equal(found[name], expected)
+    subject[77, 2] = np.inf
+    with pytest.raises(InputError, match="sample 77 has none"):
+        ranking.rank(subject, atlas, chosen, maps)
 
 
 def test_draws_only_features_with_two_classes_and_enough_positives(planted):

@@ -15,6 +15,7 @@ from atlas_jax.models import generate, load_model, points_of, read_arch
 from atlas_jax.models.generate import _over_texts
 from atlas_jax.models.weights import tensor_shapes
 from atlas_jax.parallel import make_mesh
+from atlas_jax.steering import steer
 
 # In a process of its own: resident memory beyond what is already on the devices.
 MEASURE = """
@@ -125,14 +126,17 @@ def test_each_device_holds_its_part(pairs):
     assert eight["q"] == (1, 1, 1) and eight["gate"] == (1, 1, 8)
 
 
-def test_a_split_model_generates_the_same(pairs, sentences):
+def test_a_split_model_generates_the_same_and_is_steered_the_same(pairs, sentences):
     split = load_model(pairs("tiny_llama").folder, mesh=make_mesh(2, 4))
-    prompts = [sentences[0], "The"]
-    expected = generate(pairs("tiny_llama").ours, prompts, max_new_tokens=6)
-    assert generate(split, prompts, max_new_tokens=6) == expected
+    whole, prompts = pairs("tiny_llama").ours, [sentences[0], sentences[0]]
+    vector = np.random.default_rng(0).standard_normal(whole.arch.d_mlp).astype(np.float32)
+    edits = [[], [steer("blocks.1.mlp.hook_post", vector, 8.0)]]
+    expected = generate(whole, prompts, edits, max_new_tokens=6)
+    assert expected[0] != expected[1]  # steering is felt
+    assert generate(split, prompts, edits, max_new_tokens=6) == expected
     texts = _over_texts(split, np.zeros((2, 16), np.int32))
     assert texts.sharding.shard_shape(texts.shape) == (1, 16)  # each half generates one
-    assert generate(split, prompts[:1], max_new_tokens=6) == expected[:1]
+    assert generate(split, prompts[1:], edits[1:], max_new_tokens=6) == expected[1:]
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")

@@ -1,6 +1,6 @@
 """`atlas-jax run` with a recipe in JSON, as each process of a launcher runs it.
 
-python run.py CHANGES OUT
+python run.py CHANGES OUT SPLIT
 """
 
 import json
@@ -16,6 +16,8 @@ from atlas_jax.pipeline.recipe import Recipe
 
 recipe = Recipe(name="smoke").with_values(json.loads(sys.argv[1]))
 try:
-    reports_errors(app._experiment)(recipe, Path(sys.argv[2]), False, PunktSentenceTokenizer())
+    reports_errors(app._experiment)(
+        recipe, Path(sys.argv[2]), False, PunktSentenceTokenizer(), None, int(sys.argv[3])
+    )
 except typer.Exit as end:
     sys.exit(end.exit_code)

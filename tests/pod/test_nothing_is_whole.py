@@ -10,11 +10,12 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from atlas_jax.atlas import load_atlas
+from atlas_jax.evaluate.mesh_ranking import _add, _rank
+from atlas_jax.on_host import _cut, on_host
 from atlas_jax.parallel import make_mesh
 from atlas_jax.translate import fit
 from atlas_jax.translate.device_sums import DeviceSums, _added, _update
 from atlas_jax.translate.moments import Wanted
-from atlas_jax.translate.on_host import _cut, on_host
 from atlas_jax.translate.polar_iteration import _full_rank, _iterate, coefficients
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -109,6 +110,36 @@ def test_what_goes_to_the_host_is_sent_in_blocks(read):
     assert collectives.largest_array(cut.as_text()) <= 256 * 512 * 4 // 4
     values = np.arange(12.0, dtype=np.float32).reshape(4, 3)
     np.testing.assert_array_equal(on_host(jax.device_put(values, split)), values)
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (2, 4)])
+def test_a_device_ranks_its_own_columns(read, shape):
+    collectives, communication = read
+    mesh, struct = make_mesh(*shape), communication._struct
+    n, batch, methods, q, ds = 4096, 64, 2, 256, 48
+    columns = (None, None, ("model", "data"))
+    scores = struct((n, methods, q), "float32", mesh, *columns)
+    labels = struct((n, 1, q), "bool", mesh, *columns)
+    start = jax.ShapeDtypeStruct((), jnp.int32)
+    add = _add.lower(
+        scores,
+        struct(shape, "int32", mesh, "data", "model"),
+        struct((batch, ds), "float32", mesh, "data"),
+        struct((ds, methods, q), "float32", mesh, None, None, "model"),
+        start,
+        mesh=mesh,
+        cosine=False,
+    ).compile()
+    rank = _rank.lower(scores, labels, mesh=mesh, n=n - 7).compile()
+    share = n * methods * q * 4 // 8
+    for compiled in (add, rank):
+        assert collectives.largest_array(compiled.as_text()) <= share
+        assert compiled.memory_analysis().temp_size_in_bytes < 1.2 * share
+    # Sent are a batch's scores, and in the end two numbers of each column.
+    sent = collectives.collectives(add.as_text(), 8)
+    assert {c.kind for c in sent} == {"all-to-all"}
+    assert sum(c.bytes for c in sent) == batch * methods * q * 4 // 8
+    assert sum(c.bytes for c in collectives.collectives(rank.as_text(), 8)) == 2 * methods * q * 4
 
 
 def test_features_stay_apart(read, monkeypatch, tmp_path):

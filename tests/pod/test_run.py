@@ -1,6 +1,7 @@
 """`atlas-jax run` under a launcher: two processes leave the run folder that one leaves."""
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def sentences():
     return [f"The small {a} {b} {c} before noon today." for a, b, c in product(who, does, what)]
 
 
+def texts_of(value):
+    """All texts in some JSON, in order; numbers agree to rounding only."""
+    if isinstance(value, str):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in parts for text in texts_of(part)]
+
+
 class Silent:
     """Shows nothing."""
 
@@ -54,7 +63,8 @@ def test_two_processes_leave_what_one_leaves(start, ended, tmp_path):
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences()))
     changes["corpus.source"] = str(texts)
-    two = start(2, Path(__file__).parent / "run.py", json.dumps(changes), tmp_path / "two")
+    script = Path(__file__).parent / "run.py"
+    two = start(2, script, json.dumps(changes), tmp_path / "two", 1)
     recipe = Recipe(name="smoke").with_values(changes)
     run_experiment(recipe, tmp_path / "one", Silent(), PunktSentenceTokenizer())
     codes, said = ended(two)
@@ -78,5 +88,25 @@ def test_two_processes_leave_what_one_leaves(start, ended, tmp_path):
         np.testing.assert_allclose(other.matrix, one.matrix, atol=close)
     numbers = [json.loads((tmp_path / run / "report.json").read_text()) for run in ("one", "two")]
     assert numbers[0]["corpus"] == numbers[1]["corpus"]
+    layers = [run["quality"]["layers"] for run in numbers]
+    assert layers[0].keys() == layers[1].keys()
+    for site, methods in layers[0].items():
+        for method, by in methods.items():
+            for metric in ("auroc_per_feature", "ap_per_feature"):
+                # Close scores may change places: one pair of a positive and a negative.
+                found, expected = layers[1][site][method][metric], by[metric]
+                np.testing.assert_allclose(found, expected, atol=0.02)
+    # Models that lie over both processes: what is left to do, on what was done.
+    changes["identify.queries"] = [{"name": "asked", "features": [0, 2]}]
+    shutil.copytree(tmp_path / "two", tmp_path / "split")
+    split = start(2, script, json.dumps(changes), tmp_path / "split", 2)
+    recipe = Recipe(name="smoke").with_values(changes)
+    run_experiment(recipe, tmp_path / "two", Silent(), PunktSentenceTokenizer())
+    codes, said = ended(split)
+    assert codes == [0, 0], said
+    for name in ("steering", "queries"):
+        files = [tmp_path / run / "reports" / f"{name}.json" for run in ("two", "split")]
+        expected, found = (json.loads(file.read_text()) for file in files)
+        assert expected and texts_of(found) == texts_of(expected)
     done = [json.loads((tmp_path / r / "manifest.json").read_text()) for r in ("one", "two")]
     assert list(done[0]["stages"]) == list(done[1]["stages"])

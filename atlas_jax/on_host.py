@@ -1,4 +1,4 @@
-"""Sharded arrays brought to the host: no device ever holds one whole."""
+"""Arrays between the host and the devices of a mesh, also of several processes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Int, Shaped
 
 _BLOCK_BYTES = 64 * 2**20
 
 
+def on_devices(x: Shaped[np.ndarray, "..."], sharding: Sharding) -> Array:
+    """An array that every process has, laid out; nothing is sent between processes."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
 def on_host(x: Array, block_bytes: int = _BLOCK_BYTES) -> Shaped[np.ndarray, "..."]:
-    """The whole array in the memory of every process.
+    """The whole array in the memory of every process; no device ever holds it whole.
 
     Where a process's own devices hold all of it, it is copied from them. Else every device is sent
     a block at a time, cut along an axis that is not split; then all processes must call this.
