@@ -33,7 +33,8 @@ def encode_max(
 ) -> Float32[Array, "b F"]:
     """Largest feature values of the tokens in `mask`; 0 for a text that has none.
 
-    NaN in z is NaN in the result, but with thresholds it is no activation: NaN > theta is false.
+    NaN in z is NaN in the result (which XLA's own maximum may lose), but with thresholds it is no
+    activation: NaN > theta is false.
     """
     if chosen("encode_max"):
         return kernel(h, w, bias, threshold, mask, jax.default_backend())
