@@ -12,6 +12,7 @@ from atlas_jax.atlas.pooled import encode_pooled
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.errors import InputError
 from atlas_jax.kernels import choice, chosen
+from atlas_jax.translate import device_sums
 from atlas_jax.translate.device_sums import DeviceSums
 from atlas_jax.translate.moments import Wanted
 
@@ -52,7 +53,7 @@ def test_what_is_split_over_devices_takes_jnp(asked, monkeypatch):
     asked("on")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert jax.device_count() == 8 and not chosen("gram")
-    mesh = jax.make_mesh((8,), ("data",))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     spec = jax.sharding.PartitionSpec("data")
 
     def local(x):
@@ -101,7 +102,7 @@ def test_the_engine_sums_alike(asked):
     wanted = Wanted(cross=True, gram="float32", unit=True, unit_gram=True, top=4)
 
     def sums():
-        jax.clear_caches()  # compiled programs keep the path that they took
+        device_sums._update.clear_cache()  # a compiled program keeps the path that it took
         found = DeviceSums({"a": 6}, 9, wanted, None, 20)
         for start, stop in ((0, 20), (20, 30)):
             found.add({"a": acts[start:stop]}, found.prepare(atlas[start:stop]), start, stop)
@@ -111,6 +112,7 @@ def test_the_engine_sums_alike(asked):
     plain = sums()
     asked("on")
     by_kernel = sums()
+    device_sums._update.clear_cache()
     for name in ("gram", "unit_gram"):
         mine, theirs = getattr(by_kernel.atlas, name), getattr(plain.atlas, name)
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
