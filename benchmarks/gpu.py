@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ class Sizes:
     cholesky: int = 16_384
     prompts: int = 64
     new_tokens: int = 64
+    texts: tuple[int, int, int] = (32, 64, 2304)
+    stream: int = 16
     repeats: int = 5
 
 
@@ -64,6 +67,8 @@ SMALL = Sizes(
     cholesky=48,
     prompts=2,
     new_tokens=4,
+    texts=(2, 5, 24),
+    stream=2,
     repeats=2,
 )
 SMALL_MODEL = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 512}
@@ -89,7 +94,8 @@ class Bench:
     """
 
     def __init__(self, sizes: Sizes, small: bool) -> None:
-        self.sizes = sizes
+        self.sizes, self.small = sizes, small
+        self.verdicts: dict[str, dict[str, Any]] = {}
         self.config = LLAMA | (SMALL_MODEL if small else {})
         self.peak = gpu_peak(sizes.peak, 3 if small else 20)
 
@@ -268,6 +274,104 @@ class Bench:
             speed = f"{acts.nbytes / seconds / 1e9:,.0f} GB/s of activations read"
             yield Row("topk", f"{rows} rows of {ds}, k {k}", seconds, speed)
 
+    def kernels(self) -> Iterator[Row]:
+        """Each Pallas kernel beside the engine's jnp path: keep it, or delete it."""
+        from atlas_jax.kernels.choice import LEAST_MEMORY, LEAST_TIME, Gain
+
+        for name, cases in self.kernel_cases().items():
+            gains, agree = [], True
+            try:
+                for what, program, arguments in cases:
+                    row, gain, same = self.beside(what, program, arguments)
+                    gains.append(gain)
+                    agree &= same
+                    yield row
+            except Exception as error:  # a kernel that does not compile is a finding
+                if self.small:
+                    raise
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                self.verdicts[name] = {"verdict": "delete", "why": reason}
+                continue
+            worst = Gain(min(g.time for g in gains), min(g.memory for g in gains))
+            self.verdicts[name] = {
+                "time": None if self.small else round(worst.time, 2),  # interpreted: no claim
+                "memory": round(worst.memory, 2),
+                "agrees": agree,
+                "verdict": "none" if self.small else "keep" if agree and worst.enough else "delete",
+                "why": f"keep: time {LEAST_TIME} or memory {LEAST_MEMORY}, in all sizes",
+            }
+
+    def kernel_cases(self) -> dict[str, list[tuple[str, Callable[..., Any], tuple[Any, ...]]]]:
+        """What runs, on which arguments, by kernel; the path is chosen where it is traced."""
+        import jax
+        import jax.numpy as jnp
+
+        from atlas_jax.activations.pool import pool_max
+        from atlas_jax.atlas.pooled import encode_pooled
+        from atlas_jax.atlas.sae import SAE
+        from atlas_jax.kernels import gram, top_rows
+
+        def normal(seed: int, *shape: int) -> Any:
+            return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
+
+        (b, t, d), n, ds = self.sizes.texts, self.sizes.rows, self.sizes.ds
+        cases: dict[str, list[Any]] = {"encode_max": [], "gram": [], "top_rows": []}
+        x, mask = normal(7, b, t, d), jnp.ones((b, t), bool)
+        for width in self.sizes.widths:
+
+            def encode(w: Any, x: Any, width: int = width) -> Any:
+                zero = jnp.zeros((width, 0))  # the decoder, of no use here
+                theta = jnp.full(width, 2.0)
+                sae = SAE(w, jnp.zeros(width), zero, jnp.zeros(d), theta, "jumprelu")
+                return encode_pooled(sae, x, mask, mask, pool_max)
+
+            w = normal(8, d, width) / d**0.5
+            cases["encode_max"].append((f"{b} x {t} x {d} to {width}", encode, (w, x)))
+            cases["gram"].append((f"{n} rows of {width}", gram, (normal(9, n, width),)))
+        rows = [normal(10 + i, n, ds) for i in range(self.sizes.stream)]
+        for k in (20, 100):
+
+            def stream(*rows: Any, k: int = k) -> Any:
+                held = (jnp.full((ds, k), -jnp.inf), jnp.full((ds, k), -1, jnp.int32))
+                for i, acts in enumerate(rows):
+                    held = top_rows(*held, acts, i * n + jnp.arange(n, dtype=jnp.int32))
+                return held
+
+            what = f"{self.sizes.stream} times {n} rows of {ds}, k {k}"
+            cases["top_rows"].append((what, stream, tuple(rows)))
+        return cases
+
+    def beside(
+        self, what: str, program: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> tuple[Row, Any, bool]:
+        """A program with kernels and without: a line, the gain, and whether both agree."""
+        import jax
+        import jax.numpy as jnp
+
+        from atlas_jax.kernels.choice import VARIABLE, Gain
+
+        seconds, bytes_, outputs = {}, {}, {}
+        before = os.environ.get(VARIABLE)
+        for path in ("off", "on"):
+            os.environ[VARIABLE] = path
+            compiled = jax.jit(lambda *a: program(*a)).lower(*arguments).compile()
+            bytes_[path] = max(compiled.memory_analysis().temp_size_in_bytes, 1)
+            seconds[path] = self.clock(lambda c=compiled: c(*arguments))
+            outputs[path] = compiled(*arguments)
+        os.environ.pop(VARIABLE)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+        def apart(a: Any, b: Any) -> Any:
+            return jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
+
+        error = max(map(float, map(apart, *map(jax.tree.leaves, (outputs["on"], outputs["off"])))))
+        gain = Gain(seconds["off"] / seconds["on"], bytes_["off"] / bytes_["on"])
+        note = f"temporary {bytes_['on'] / 1e6:.4g} MB, jnp {bytes_['off'] / 1e6:.4g} MB; "
+        note += f"apart by {error:.1e}"
+        rate = "interpreted" if self.small else f"{gain.time:.2f}x jnp ({seconds['off']:.4g} s)"
+        return Row("kernels", what, seconds["on"], rate, note), gain, error < 1e-5
+
     def generate(self) -> Iterator[Row]:
         """Steered generation, every text under its own edit."""
         import jax
@@ -306,7 +410,7 @@ class _NoText:
         return ""
 
 
-SECTIONS = ("capture", "moments", "polar", "topk", "generate", "ridge")
+SECTIONS = ("capture", "moments", "polar", "topk", "kernels", "generate", "ridge")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -331,6 +435,7 @@ def main(arguments: argparse.Namespace) -> None:
             "seconds": round(time.perf_counter() - begun, 1),
             "sections": took,
             "missing": missing,
+            "kernels": bench.verdicts,
             "rows": [asdict(row) for row in rows],
         }
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -355,6 +460,8 @@ def main(arguments: argparse.Namespace) -> None:
     print("| | what | seconds | rate | |\n|---|---|---|---|---|")
     for row in rows:
         print(line(row))
+    for name, verdict in bench.verdicts.items():
+        print(f"kernel {name}: {verdict}")
     for name, reason in missing.items():
         print(f"| {name} | missing | | | {reason} |")
     print(f"{time.perf_counter() - begun:.0f} s in all")

@@ -22,8 +22,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
+from atlas_jax.activations.pool import after_first, pool_max
 from atlas_jax.atlas.sae import SAE, matmul, normalise
 from atlas_jax.errors import InputError
+from atlas_jax.kernels import chosen, encode_max
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -69,6 +71,10 @@ def encode_pooled(
             "threshold and use it as jumprelu."
         )
     h = normalise(sae, x)
+    if pool is pool_max and sae.k is None and chosen("encode_max"):
+        kept = after_first(mask)
+        found = encode_max(h, sae.W_enc, sae.b_enc, sae.threshold, content & kept)
+        return jnp.where(jnp.any(kept, axis=1, keepdims=True), found, -jnp.inf)
     width = block_width(sae.n_features, h.shape[0] * h.shape[1], h.shape[2], block_bytes)
     width = max(width, min(sae.k or 1, sae.n_features))
     shown = content[:, :, None]

@@ -17,6 +17,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
+from atlas_jax.kernels import chosen, gram, top_rows
 from atlas_jax.on_host import on_host
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
 from atlas_jax.translate.semantic_lens import TopSamples
@@ -273,15 +274,19 @@ def _add_local(
         padded = jnp.pad(x[:, columns[0] : columns[1]], ((0, 0), (0, part * parts - width)))
         return lax.dynamic_slice_in_dim(padded, lax.axis_index("model") * part, part, axis=1)
 
+    def square(x: Array) -> Array:
+        """This device's block of x' x, or all of it where that is the block and a kernel helps."""
+        whole = parts == 1 and columns == (0, x.shape[1])
+        return gram(x) if whole and chosen("gram") else _product(block(x), x)
+
     moved = (raw - shifts["atlas"][None, :]) * live
     length = _inverse_norms(raw)
     unit = raw * length
     mine = _vectors(state["atlas"], moved, unit)
     if wanted.gram:
-        rows = raw.astype(wanted.gram)
-        mine["gram"] = _grown(state["atlas"]["gram"], _product(block(rows), rows))
+        mine["gram"] = _grown(state["atlas"]["gram"], square(raw.astype(wanted.gram)))
     if wanted.unit_gram:
-        mine["unit_gram"] = _grown(state["atlas"]["unit_gram"], _product(block(unit), unit))
+        mine["unit_gram"] = _grown(state["atlas"]["unit_gram"], square(unit))
     sites = {}
     for site, acts in subjects.items():
         old, rows = state["sites"][site], acts.astype(jnp.float32)
@@ -329,14 +334,7 @@ def _product(a: Array, b: Array) -> Array:
 
 def _add_top(top: TopSamples, acts: Array, number: Array) -> TopSamples:
     """The k largest of the old ones and the new; among equals, the lower number."""
-    k = top.values.shape[2]
-    there = number >= 0
-    values = jnp.where(there[:, None], acts, -jnp.inf)
-    # A stable choice: among equal values lax.top_k takes the lower position first.
-    best, places = lax.top_k(values.T, min(k, acts.shape[0]))
-    values = jnp.concatenate([top.values[0], best], axis=1)
-    indices = jnp.concatenate([top.indices[0], number[places]], axis=1)
-    negated, indices = lax.sort((-values, indices), dimension=1, num_keys=2)
-    least = jnp.min(jnp.where(there[:, None], acts, jnp.inf), axis=0)
+    values, indices = top_rows(top.values[0], top.indices[0], acts, number)
+    least = jnp.min(jnp.where((number >= 0)[:, None], acts, jnp.inf), axis=0)
     least = jnp.minimum(top.least[0], least)
-    return TopSamples(-negated[None, :, :k], indices[None, :, :k], least[None])  # type: ignore[arg-type]
+    return TopSamples(values[None], indices[None], least[None])  # type: ignore[arg-type]
