@@ -14,8 +14,14 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from atlas_jax.errors import InputError
-
-_FORMAT = "atlas-jax translation 1"
+from atlas_jax.translate.stored import (
+    FORMAT,
+    MATRIX,
+    NORMS,
+    StoredTranslation,
+    largest,
+    norms_of_rows,
+)
 
 
 class Vector(Protocol):
@@ -65,8 +71,7 @@ class Translation:
     @cached_property
     def row_norms(self) -> Float32[np.ndarray, " ds"]:
         """Euclidean norm of each row, 1 for zero rows."""
-        norms = np.linalg.norm(self.matrix, axis=1)
-        return np.where(norms > 0, norms, 1).astype(np.float32)
+        return norms_of_rows(self.matrix, len(self.matrix))
 
     def scores(self, query: Vector | np.ndarray) -> Float32[np.ndarray, " ds"]:
         """s = T^ q / ||q||, with T^ the rows of T at unit length   (eq. 3).
@@ -120,11 +125,11 @@ class Translation:
     def top_concepts(self, feature: int | str, k: int = 5) -> list[tuple[int, float]]:
         """The atlas features with the largest entries in a subject feature's unit row."""
         i = self._index("subject", feature)
-        return _largest(self.matrix[i] / self.row_norms[i], k)
+        return largest(self.matrix[i] / self.row_norms[i], k)
 
     def top_features(self, concept: int | str, k: int = 5) -> list[tuple[int, float]]:
         """The subject features that score highest on an atlas feature (eq. 3)."""
-        return _largest(self.column(concept) / self.row_norms, k)
+        return largest(self.column(concept) / self.row_norms, k)
 
     def _index(self, side: str, name: int | str) -> int:
         """Raises InputError: no such feature."""
@@ -144,15 +149,16 @@ class Translation:
         return int(found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file with the metadata as a JSON header, in one step."""
+        """Writes matrix and row norms as safetensors, the metadata as a JSON header, in one step."""
         from safetensors.numpy import save_file
 
         path = Path(path)
-        header = {"format": _FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
+        header = {"format": FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
         draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"matrix": np.ascontiguousarray(self.matrix)}, draft, metadata=header)
+            parts = {MATRIX: np.ascontiguousarray(self.matrix), NORMS: self.row_norms}
+            save_file(parts, draft, metadata=header)
             os.replace(draft, path)
         except OSError as error:
             draft.unlink(missing_ok=True)
@@ -169,26 +175,12 @@ class Translation:
         Raises:
             InputError: no such file, or not a whole translation.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
 
-        if not Path(path).is_file():
-            raise InputError(f"Expected a translation at {path}, there is no such file.")
+        stored = StoredTranslation(path)
         try:
-            with safe_open(path, framework="np") as file:
-                header = file.metadata() or {}
-                if header.get("format") != _FORMAT:
-                    raise InputError(
-                        f"Expected a file of format '{_FORMAT}' at {path}, got "
-                        f"'{header.get('format')}'."
-                    )
-                return cls(header["method"], file.get_tensor("matrix"), json.loads(header["meta"]))
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            return cls(stored.method, stored.matrix, stored.meta)
+        except SafetensorError as error:
             raise InputError(
                 f"The translation at {path} is damaged ({error}): fit it again."
             ) from None
-
-
-def _largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """The k largest that are above zero, the lower index first among equals."""
-    best = np.argsort(-values, kind="stable")[:k]
-    return [(int(j), float(values[j])) for j in best if values[j] > 0]
