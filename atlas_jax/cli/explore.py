@@ -36,6 +36,7 @@ def explore(
     Needs the extra: pip install 'atlas-jax[explore]'.
     """
     import json
+    import threading
 
     from atlas_jax.explorer.explored import Explored
     from atlas_jax.explorer.results import read_lift
@@ -53,4 +54,7 @@ def explore(
         terminal.line(f"{address}  (Ctrl+C ends it)")
 
     app = make_app(explored, at.token)
-    serve(app, explored, at, say)
+    explored.warm()
+    # In a store that was never asked for them, the top texts take a pass over all rows.
+    threading.Thread(target=explored.read_tops, daemon=True).start()
+    serve(app, at, say)

@@ -16,6 +16,7 @@ from atlas_jax.explorer.writing import write
 from atlas_jax.report.markup import Html
 
 ROWS = 8
+_NOTHING = Html("")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Shown:
     place: Place
     ranking: Html
     detail: Html
-    message: Html = Html("")
+    message: Html = _NOTHING
     rows: tuple[tuple[Concept, bool], ...] | None = None
 
 
@@ -55,7 +56,7 @@ class Answers:
             kept = dict(place.weights)
             extra = [self.explored.concept(f, w) for f, w in kept.items()]
         except InputError as error:
-            yield Shown(place, Html(""), Html(""), views.note(str(error), "problem"), ())
+            yield Shown(place, _NOTHING, _NOTHING, views.note(str(error), "problem"), ())
             return
         if kept:
             known = {concept.feature for concept in extra}
@@ -65,7 +66,7 @@ class Answers:
             rows = [(concept, i < TICKED) for i, concept in enumerate(found)]
         rows = rows[:ROWS]
         place = replace(place, weights=tuple((c.feature, c.weight) for c, on in rows if on))
-        message = Html("")
+        message = _NOTHING
         if place.text.strip() and not found:
             message = views.note(
                 "No description of this atlas is near to these words. Try others, or feature "
@@ -80,7 +81,7 @@ class Answers:
 
         The feature that leads is opened unless the place names one.
         """
-        explored, nothing = self.explored, Html("")
+        explored = self.explored
         weights = {feature: weight for feature, weight in place.weights if weight}
         try:
             found = explored.rank(weights, place.site, place.method) if weights else []
@@ -88,13 +89,13 @@ class Answers:
                 place = replace(place, feature=(found[0].site, found[0].feature))
             ranked = views.ranking(found, place.feature)
             if place.feature is None:
-                yield Shown(place, ranked, nothing)
+                yield Shown(place, ranked, _NOTHING)
                 return
             site, feature = place.feature
             detail = explored.detail(site, place.method, feature)
         except InputError as error:
             yield Shown(
-                replace(place, feature=None), nothing, nothing, views.note(str(error), "problem")
+                replace(place, feature=None), _NOTHING, _NOTHING, views.note(str(error), "problem")
             )
             return
         shade = place.heat and bool(detail.samples)

@@ -104,14 +104,18 @@ class Explored:
 
     def warm(self) -> None:
         """Reads what the first answer needs; what cannot be read is said when somebody asks."""
-        with suppress(InputError), self._lock:
-            self.search("words to load the embedder with")
         with suppress(InputError):
-            for site in self.sites:
-                if self.method in self.run.files[site]:
-                    _ = self.stored(site, self.method).row_norms
-                    self.held_out.top(site)
+            self.search("words that load the embedder")
+        with suppress(InputError):
+            for site in self.places(ALL, self.method):
+                _ = self.stored(site, self.method).row_norms
             self.held_out.text(0)
+
+    def read_tops(self) -> None:
+        """Finds the top texts of every site; quick where the run has them on disk."""
+        for site in self.sites:
+            with suppress(InputError):
+                self.held_out.top(site)
 
     def stored(self, site: str, method: str) -> StoredTranslation:
         """A translation, opened but not read.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +39,7 @@ def listen(host: str = HOST, port: int = PORT, token: str | None = None) -> List
     """
     if token is None and not is_local(host):
         token = secrets.token_urlsafe(24)
-    if token and (
-        len(token) < 12
-        or not token.isascii()
-        or not token.replace("-", "").replace("_", "").isalnum()
-    ):
+    if token and not re.fullmatch(r"[A-Za-z0-9_-]{12,}", token):
         raise InputError(
             "Expected a token of at least 12 letters, digits, - or _, got another one: leave "
             "--token out to have one made."
@@ -55,8 +51,7 @@ def listen(host: str = HOST, port: int = PORT, token: str | None = None) -> List
         opened = socket.create_server((host.strip("[]"), port), family=family)
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"Expected to listen on {host}:{port}, got: {getattr(error, 'strerror', None) or error}. "
-            "Choose another --port."
+            f"Expected to listen on {host}:{port}, could not ({error}): choose another --port."
         ) from None
     shown = f"[{host.strip('[]')}]" if ":" in host else host
     query = f"?token={token}" if token else ""
@@ -76,7 +71,8 @@ def make_app(explored: Explored, token: str = "") -> Any:
         from fastapi import FastAPI
     except ImportError:
         raise InputError(
-            "Expected Gradio for the explorer, it is not installed: pip install 'atlas-jax[explore]'"
+            "Expected Gradio for the explorer, it is not installed: pip install "
+            "'atlas-jax[explore]'"
         ) from None
     from atlas_jax.explorer.answers import Answers
     from atlas_jax.explorer.page import build_page
@@ -96,18 +92,16 @@ def make_app(explored: Explored, token: str = "") -> Any:
     return Access(app, token)
 
 
-def serve(app: Any, explored: Explored, at: Listening, say: Callable[[str], object]) -> None:
-    """Serves until interrupted, reading ahead what the first answer needs.
+def serve(app: Any, at: Listening, say: Callable[[str], object]) -> None:
+    """Serves until interrupted.
 
     Args:
         app: of `make_app`.
-        explored: the run.
         at: where.
         say: called with the address.
     """
     import uvicorn
 
-    threading.Thread(target=explored.warm, daemon=True).start()
     say(at.address)
     uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(
         sockets=[at.socket]

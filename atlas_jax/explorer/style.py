@@ -33,8 +33,8 @@ _OWN = """
   .samples p { max-width: none; }
   .beside { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
   .beside .card { margin: 0; padding: .4rem 1.2rem 1rem; min-height: 9rem; }
-  .beside .written { white-space: pre-wrap; font: 1.05rem/1.6 Charter, Georgia, "DejaVu Serif", serif;
-    overflow-wrap: anywhere; max-width: none; margin: 0; }
+  .beside .written { white-space: pre-wrap; overflow-wrap: anywhere; max-width: none; margin: 0;
+    font: 1.05rem/1.6 Charter, Georgia, "DejaVu Serif", serif; }
   .beside .prompt { color: var(--soft); }
   .beside .towards .new { background: rgb(var(--heat-rgb) / .13); }
   .explained { font-size: .9rem; display: inline-block; min-width: 14rem; max-width: 26rem; }

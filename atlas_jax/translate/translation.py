@@ -149,7 +149,7 @@ class Translation:
         return int(found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes matrix and row norms as safetensors, the metadata as a JSON header, in one step."""
+        """Writes safetensors, with row norms and the metadata as a JSON header, in one step."""
         from safetensors.numpy import save_file
 
         path = Path(path)
