@@ -20,7 +20,7 @@ _TITLES = dict(zip(TABS, ("Search", "Steer", "Compare", "Bridge"), strict=True))
 def build_page(answers: Answers) -> gr.Blocks:
     """All tabs; nothing is computed before somebody opens it."""
     with gr.Blocks(title="atlas-jax explore", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(answers.heading())
+        gr.HTML(answers.heading(), apply_default_css=False)
         place, link = gr.State(Place()), gr.Textbox(elem_id="link", visible="hidden")
         with gr.Tabs(selected=TABS[0]) as tabs:
             with gr.Tab(_TITLES["search"], id="search"):
@@ -28,10 +28,10 @@ def build_page(answers: Answers) -> gr.Blocks:
             with gr.Tab(_TITLES["steer"], id="steer"):
                 _steer(answers, place)
             with gr.Tab(_TITLES["compare"], id="compare"):
-                compared = gr.HTML()
+                compared = gr.HTML(apply_default_css=False)
             with gr.Tab(_TITLES["bridge"], id="bridge"):
                 words = gr.Textbox(label="Only explanations with these words", max_lines=1)
-                bridged = gr.HTML()
+                bridged = gr.HTML(apply_default_css=False)
         views = [compared, bridged]
 
         def open_tab(here: Place, event: gr.SelectData) -> tuple[Place, str, Any, Any]:
@@ -76,8 +76,8 @@ class _Search:
                         elem_id="concept",
                         scale=4,
                     )
-                    button = gr.Button("Search", variant="primary", scale=1, min_width=90)
-                self.message = gr.HTML()
+                    button = gr.Button("Search", variant="primary", scale=0, min_width=100)
+                self.message = gr.HTML(elem_id="message", apply_default_css=False)
                 with gr.Column(elem_id="ticks", visible=False) as self.box:
                     rows = [_tick(i) for i in range(ROWS)]
                 self.ticks, self.weights, self.lines = (
@@ -95,7 +95,9 @@ class _Search:
                 )
             with gr.Column(scale=3, min_width=420):
                 self.heat = gr.Checkbox(
-                    label="Shade the tokens (loads the subject's model)", elem_id="heat"
+                    label="Shade the tokens (loads the subject's model)",
+                    elem_id="heat",
+                    container=False,
                 )
                 self.detail = gr.HTML(elem_id="detail", apply_default_css=False)
         views = [place, link, self.message, self.ranking, self.detail]
@@ -132,7 +134,10 @@ class _Search:
         self.ranking.click(self._choose, state, views, trigger_mode="always_last", **_QUIET)
 
     def restore(self, here: Place) -> Iterator[list[Any]]:
-        """What a link says, shown."""
+        """What a link says, shown; an empty one must not wipe out what is being typed."""
+        if here == self.answers.read_link({"tab": here.tab}):
+            yield [gr.skip()] * len(self.outputs)
+            return
         for shown in self.answers.search(here):
             yield self._all(shown)
 
@@ -188,7 +193,7 @@ def _tick(i: int) -> tuple[gr.Checkbox, gr.Number, gr.Row]:
     with gr.Row(elem_classes="row", visible=False) as line:
         tick = gr.Checkbox(label="", container=False, scale=5, elem_id=f"tick{i}")
         weight = gr.Number(
-            1.0, step=0.05, show_label=False, container=False, scale=1, min_width=84,
+            1.0, step=0.05, show_label=False, container=False, scale=0, min_width=84,
             elem_id=f"weight{i}", label=f"weight {i + 1}",
         )  # fmt: skip
     return tick, weight, line

@@ -31,6 +31,7 @@ _OWN = """
   .spread { min-width: 0; max-width: 34rem; }
   .spread rect { fill: var(--c0); }
   .samples p { max-width: none; }
+  .figure { max-width: 56rem; }
   .beside { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
   .beside .card { margin: 0; padding: .4rem 1.2rem 1rem; min-height: 9rem; }
   .beside .written { white-space: pre-wrap; overflow-wrap: anywhere; max-width: none; margin: 0;
@@ -44,8 +45,12 @@ _OWN = """
 STYLE = f"""<style>
 .explored {{ {LIGHT} {RULES} {_OWN} }}
 .dark .explored {{ {DARK} }}
-#ticks .row {{ align-items: center; gap: .5rem; flex-wrap: nowrap; }}
-#ticks label span {{ font-size: .88rem; }}
+.gradio-container > main {{ padding: .9rem 1.6rem 2rem !important; }}
+#ticks {{ gap: .3rem; }}
+#ticks .row {{ align-items: center; gap: .6rem; flex-wrap: nowrap; }}
+#ticks label span {{ font-size: .88rem; line-height: 1.35; }}
+#ticks input[type=number] {{ padding: .25rem .5rem; }}
+#message:not(:has(p)) {{ display: none; }}
 #link, footer {{ display: none; }}
 </style>"""
 
