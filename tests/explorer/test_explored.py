@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from itertools import pairwise
+from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -125,7 +127,7 @@ def test_writing_streams_what_generate_says(explored):
     plain, steered = generate(explored.run.model, ["The river"] * 2, [[], edits], 8)
     assert said[-1].done and (said[-1].plain, said[-1].steered) == (plain, steered)
     assert plain != steered and len(said) > 2 and not said[0].plain
-    for before, after in zip(said, said[1:], strict=False):
+    for before, after in pairwise(said):
         assert after.plain.startswith(before.plain) and after.steered.startswith(before.steered)
     with pytest.raises(InputError, match="prompt"):
         next(write(explored, " ", QUERY, ALL, "procrustes", 6.0))
@@ -179,8 +181,6 @@ def test_what_was_measured_is_found(folder, lift, tmp_path):
 
 def test_a_link_says_all_and_trusts_nothing():
     place = Place("steer", "a & b", ((12, 0.5), (3, -1.0)), ALL, "procrustes", (SITES[0], 9), True)
-    from urllib.parse import parse_qsl
-
     query = dict(parse_qsl(place.link()[1:]))
     assert Place.read(query, (*SITES, ALL), METHODS) == place
     wrong = {
