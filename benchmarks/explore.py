@@ -1,11 +1,11 @@
 """How long the explorer takes to answer, on a run of the paper's size: 14,336 x 16,384.
 
 The run is of random numbers, with an atlas that is never run: two translations of 0.94 GB, 20,000
-held-out rows, 16,384 descriptions. Making it is not measured. Then processes of their own open it as
-`atlas-jax explore` does; their answers are what the page would show: ranking, feature, texts and
-distribution, in HTML. Left out are the browser, and the model's run for shaded tokens. The peak of
-memory says how little of the translations is read. The last process finds nothing in the system's
-file cache.
+held-out rows, 16,384 descriptions. Making it is not measured. Then processes of their own open it
+as `atlas-jax explore` does; their answers are what the page would show: ranking, feature, texts
+and distribution, in HTML. Left out are the browser, and the model's run for shaded tokens. The peak
+of memory says how little of the translations is read. The last process finds nothing in the
+system's file cache.
 
     python benchmarks/explore.py --subject 512 --atlas 1024 --rows 2000 --repeats 1     a quick look
     python benchmarks/explore.py

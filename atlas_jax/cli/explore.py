@@ -39,12 +39,10 @@ def explore(
     import threading
 
     from atlas_jax.explorer.explored import Explored
-    from atlas_jax.explorer.results import read_lift
     from atlas_jax.explorer.server import listen, make_app, serve
 
     keep_compiled_programs()
     explored = Explored(run, lift)
-    read_lift(explored.run.folder, lift)  # a wrong --lift is said now
     at = listen(host, port, token)
     terminal = Terminal(quiet=as_json)
 

@@ -35,10 +35,14 @@ class Answers:
 
     Args:
         explored: the run.
+
+    Raises:
+        InputError: a lift was given that is none.
     """
 
     def __init__(self, explored: Explored) -> None:
         self.explored = explored
+        self.lift = read_lift(explored.run.folder, explored.lift_path)
         self.sites = (*explored.sites, *([ALL] if explored.sites[1:] else []))
 
     def read_link(self, query: Mapping[str, str]) -> Place:
@@ -130,8 +134,7 @@ class Answers:
 
     def bridge(self, words: str = "") -> Html:
         """The Bridge tab."""
-        folder = self.explored.run.folder
-        return views.bridge(read_lift(folder, self.explored.lift_path), words, str(folder))
+        return views.bridge(self.lift, words, str(self.explored.run.folder))
 
     def heading(self) -> Html:
         """Whose page this is."""

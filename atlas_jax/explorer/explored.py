@@ -17,7 +17,7 @@ from atlas_jax.pipeline.token_heat import read_heat
 from atlas_jax.translate.stored import StoredTranslation, largest
 
 ALL = "all sites"
-CONCEPTS, SAMPLES = 8, 8
+CONCEPTS = 8
 TICKED = 5
 _DEFAULT_METHOD = "procrustes"
 
@@ -187,9 +187,7 @@ class Explored:
         except InputError:
             return Detail(site, method, feature, concepts, (), None)
         samples = []
-        for row, value in zip(
-            top.rows[:SAMPLES, feature], top.values[:SAMPLES, feature], strict=True
-        ):
+        for row, value in zip(top.rows[:, feature], top.values[:, feature], strict=True):
             text, source = self.held_out.text(int(row))
             samples.append(Sample(text, source, float(value)))
         return Detail(site, method, feature, concepts, tuple(samples), spread)

@@ -18,7 +18,8 @@ from atlas_jax.errors import InputError
 from atlas_jax.pipeline.run_folder import RunFolder
 from atlas_jax.progress import track
 
-KEPT = 32
+SAMPLES = 8
+"""Texts that are shown of a feature."""
 _SAMPLE_BYTES = 32 * 2**20
 _SAMPLE_ROWS = 2048
 _READ = 4096
@@ -68,9 +69,9 @@ class HeldOut:
         with self._lock:
             if site not in self._tops:
                 rows = self.rows(site)
-                k = min(KEPT, len(rows))
+                k = min(SAMPLES, len(rows))
                 kv = open_kvstore(self.run.held_out.url)
-                found = load_top_samples(kv, top_key(site, rows.meta["pool"]), 1)
+                found = load_top_samples(kv, top_key(site, rows.meta["pool"]), k)
                 if found is None:
                     batches = track(
                         rows.batches(_READ), f"top texts, {site}", -(-len(rows) // _READ)

@@ -30,7 +30,11 @@ def build_page(answers: Answers) -> gr.Blocks:
             with gr.Tab(_TITLES["compare"], id="compare"):
                 compared = gr.HTML(apply_default_css=False)
             with gr.Tab(_TITLES["bridge"], id="bridge"):
-                words = gr.Textbox(label="Only explanations with these words", max_lines=1)
+                words = gr.Textbox(
+                    label="Only explanations with these words",
+                    max_lines=1,
+                    visible=answers.lift is not None,
+                )
                 bridged = gr.HTML(apply_default_css=False)
         views = [compared, bridged]
 

@@ -16,7 +16,8 @@ _OWN = """
   .note { color: var(--soft); margin: .6rem 0; max-width: none; }
   .problem { color: var(--c1); font-weight: 600; margin: .6rem 0; max-width: none; }
   .waiting { color: var(--soft); margin: 0 0 .3rem; font-size: .85rem; }
-  .ranked { list-style: none; margin: 0; padding: 0; }
+  .ranked { list-style: none; margin: 0; padding: 0; max-height: max(28rem, 100vh - 26rem);
+    overflow-y: auto; }
   .ranked li + li { border-top: 1px solid var(--rule); }
   .ranked button { display: grid; grid-template-columns: 1fr auto; gap: .05rem .8rem; width: 100%;
     text-align: left; background: none; border: 0; color: inherit; font: inherit; cursor: pointer;

@@ -113,7 +113,6 @@ def test_wrong_input_on_the_command_line(folder, tmp_path, monkeypatch):
 
     for arguments, message in (
         ((tmp_path,), "Expected the folder of a run"),
-        ((folder, "--lift", tmp_path), "found none"),
         ((folder, "--host", "0.0.0.0", "--token", "short"), "at least 12"),
     ):
         result = invoke(*arguments)
