@@ -165,7 +165,7 @@ def main() -> None:
         for i in range(options.repeats + 2):
             if i == options.repeats + 1:
                 measure.forget_cached(folder)
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
             print({k: v for k, v in runs[-1].items() if k != "later_ms"}, flush=True)
         runs, cold = runs[1:-1], runs[-1]

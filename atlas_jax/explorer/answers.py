@@ -111,13 +111,21 @@ class Answers:
                 message = views.note(str(error), "problem")
                 yield Shown(place, ranked, views.detail(detail), message)
 
+    def direction(self, place: Place) -> Html:
+        """What the Steer tab steers along."""
+        try:
+            concepts = [self.explored.concept(*pair) for pair in place.weights if pair[1]]
+        except InputError as error:
+            return views.note(str(error), "problem")
+        return views.direction(concepts, place.site, place.method)
+
     def steer(
         self, place: Place, prompt: str, strength: float, tokens: int, mode: str
     ) -> Iterator[Html]:
         """Both texts as they grow."""
         weights = {feature: weight for feature, weight in place.weights if weight}
         if not weights:
-            yield views.note("Search a concept first: the ticked atlas features are the direction.")
+            yield views.direction([], place.site, place.method)
             return
         try:
             for said in write(

@@ -26,6 +26,7 @@ def build_page(answers: Answers) -> gr.Blocks:
             with gr.Tab(_TITLES["search"], id="search"):
                 search = _Search(answers, place, link)
             with gr.Tab(_TITLES["steer"], id="steer"):
+                towards = gr.HTML(elem_id="towards", apply_default_css=False)
                 _steer(answers, place)
             with gr.Tab(_TITLES["compare"], id="compare"):
                 compared = gr.HTML(apply_default_css=False)
@@ -36,16 +37,16 @@ def build_page(answers: Answers) -> gr.Blocks:
                     visible=answers.lift is not None,
                 )
                 bridged = gr.HTML(apply_default_css=False)
-        views = [compared, bridged]
+        views = [towards, compared, bridged]
 
-        def open_tab(here: Place, event: gr.SelectData) -> tuple[Place, str, Any, Any]:
+        def open_tab(here: Place, event: gr.SelectData) -> tuple[Any, ...]:
             tab = next((key for key, title in _TITLES.items() if title == event.value), TABS[0])
             here = replace(here, tab=tab)
-            return here, here.link(), *_measured(answers, tab)
+            return here, here.link(), *_opened(answers, here)
 
-        def restore(request: gr.Request) -> tuple[Place, Any, Any, Any]:
+        def restore(request: gr.Request) -> tuple[Any, ...]:
             here = answers.read_link(dict(request.query_params))
-            return here, gr.Tabs(selected=here.tab), *_measured(answers, here.tab)
+            return here, gr.Tabs(selected=here.tab), *_opened(answers, here)
 
         tabs.select(open_tab, place, [place, link, *views], **_QUIET)
         words.input(answers.bridge, words, bridged, trigger_mode="always_last", **_QUIET)
@@ -55,12 +56,14 @@ def build_page(answers: Answers) -> gr.Blocks:
     return page
 
 
-def _measured(answers: Answers, tab: str) -> tuple[Any, Any]:
-    """The Compare and Bridge views, each when it is opened."""
-    return (
-        answers.comparison() if tab == "compare" else gr.skip(),
-        answers.bridge() if tab == "bridge" else gr.skip(),
-    )
+def _opened(answers: Answers, here: Place) -> tuple[Any, ...]:
+    """What the Steer, Compare and Bridge tabs show when they are opened."""
+    made = {
+        "steer": lambda: answers.direction(here),
+        "compare": answers.comparison,
+        "bridge": answers.bridge,
+    }
+    return tuple(make() if tab == here.tab else gr.skip() for tab, make in made.items())
 
 
 class _Search:
@@ -217,8 +220,8 @@ def _steer(answers: Answers, place: gr.State) -> None:
     prompt = answers.explored.run.recipe.get("steer", {}).get("prompt", "")
     with gr.Row():
         words = gr.Textbox(prompt, label="Prompt", scale=4, max_lines=4, elem_id="prompt")
-        begin = gr.Button("Write", variant="primary", scale=1, min_width=90, elem_id="write")
-        end = gr.Button("Stop", scale=1, min_width=70)
+        begin = gr.Button("Write", variant="primary", scale=0, min_width=100, elem_id="write")
+        end = gr.Button("Stop", scale=0, min_width=100)
     with gr.Row():
         strength = gr.Slider(
             -most, most, first, step=most / 40, label="Strength", elem_id="strength"

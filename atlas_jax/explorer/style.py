@@ -10,6 +10,7 @@ _OWN = """
   header { padding: .2rem 0 .4rem; }
   h1 { font-size: 1.25rem; font-weight: 650; }
   h1 small { font-weight: 400; color: var(--soft); font-size: 1rem; }
+  h2, h3, h4 { font-weight: 600; }
   h2 { font-size: 1.05rem; margin: .4rem 0 .6rem; padding: 0; border: 0; overflow-wrap: anywhere; }
   h4 { margin: 1.1rem 0 .35rem; }
   .created { margin: .15rem 0 0; overflow-wrap: anywhere; }

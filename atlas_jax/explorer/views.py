@@ -121,6 +121,14 @@ def histogram(spread: Spread) -> Html:
     )  # fmt: skip
 
 
+def direction(concepts: Sequence[Concept], site: str, method: str) -> Html:
+    """What is steered along, in a line."""
+    if not concepts:
+        return note("Search a concept first: the ticked atlas features are the direction.")
+    said = "; ".join(f"{number(one.weight, 2)} {one.description}" for one in concepts)
+    return note(f"Along {said}, at {site}, by {method}.")
+
+
 def written(said: Written, strength: float) -> Html:
     """The two continuations side by side."""
     sides = [
