@@ -29,8 +29,8 @@ _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
 )
 # Of Gradio's own routes those that read or write files, reach other servers, or edit the page.
-_CLOSED = ("/upload", "/file=", "/file/", "/proxy=", "/vibe-", "/undo-vibe-", "/process_recording",
-           "/deep_link", "/run-history", "/monitoring", "/stream/")  # fmt: skip
+_FILES = ("upload", "file", "proxy", "stream", "run", "deep_link", "vibe", "undo-vibe")
+_CLOSED = (*(f"/gradio_api/{name}" for name in _FILES), "/monitoring", "/login")
 
 
 def is_local(host: str) -> bool:
@@ -67,13 +67,15 @@ class Access:
         query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
         if scope["type"] != "http":
             return
-        if not self.token and not is_local(_host(headers)):
+        if not _same_origin(headers):
+            await _answer(send, 403, "Pages of other sites may not ask.")
+        elif not self.token and not is_local(_host(headers)):
             await _answer(send, 403, "This page is for this machine only.")
         elif self.token and self._same(query.pop("token", "")):
             await self._welcome(scope, query, send)
         elif self.token and not self._same(_cookie(headers)):
             await _answer(send, 401, "Open the address with the token that atlas-jax printed.")
-        elif any(part in scope["path"] for part in _CLOSED):
+        elif scope["path"].startswith(_CLOSED):
             await _answer(send, 404, "Not here.")
         else:
             await self.app(scope, receive, _with_headers(send))
@@ -95,6 +97,12 @@ def _host(headers: MutableMapping[str, bytes]) -> str:
         return urlsplit(f"//{headers.get('host', b'').decode('latin-1')}").hostname or ""
     except ValueError:
         return ""
+
+
+def _same_origin(headers: MutableMapping[str, bytes]) -> bool:
+    """Whether a script of this page asks, or none at all."""
+    origin = headers.get("origin")
+    return origin is None or origin.rpartition(b"://")[2] == headers.get("host", b"")
 
 
 def _cookie(headers: MutableMapping[str, bytes]) -> str:

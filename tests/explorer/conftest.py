@@ -27,14 +27,14 @@ ROWS = 40
 
 
 class WordEmbedder:
-    """Texts that share words are near."""
+    """Texts that share words are near; the first three count."""
 
     width, fingerprint = 256, "words"
 
     def embed(self, texts):
         rows = np.zeros((len(texts), self.width), np.float32)
         for row, text in zip(rows, texts, strict=True):
-            for word in re.findall(r"\w+", text.lower()):
+            for word in re.findall(r"\w+", text.lower())[:3]:
                 row[zlib.crc32(word.encode()) % self.width] += 1
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1)
 
@@ -56,7 +56,7 @@ def quick(tmp_path_factory):
 def folder(tmp_path_factory) -> Path:
     """A run: two sites, two methods, a held-out store, a corpus, a report and a lift."""
     folder = tmp_path_factory.mktemp("run")
-    recipe = smoke_recipe(folder / "models")
+    recipe = smoke_recipe(folder / "models").with_values({"steer.strengths": [300.0]})
     (folder / "manifest.json").write_text(json.dumps({"recipe": recipe.to_dict(), "stages": {}}))
     nouns = ("river", "number", "street", "animal", "song")
     lines = [f"The {nouns[i % 5]} number {i} is here. {PLANTED}" for i in range(ROWS)]

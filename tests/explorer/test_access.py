@@ -16,7 +16,7 @@ from atlas_jax.explorer.server import listen, make_app
 TOKEN = "a-token-of_20-letters"
 
 
-def ask(token, path="/", query="", host="127.0.0.1:7860", cookie=""):
+def ask(token, path="/", query="", host="127.0.0.1:7860", cookie="", origin=None):
     """Status and headers of one request; the page itself answers 200."""
     sent = []
 
@@ -27,6 +27,7 @@ def ask(token, path="/", query="", host="127.0.0.1:7860", cookie=""):
         sent.append(message)
 
     headers = [(b"host", host.encode()), (b"cookie", cookie.encode())]
+    headers += [(b"origin", origin.encode())] if origin else []
     scope = {"type": "http", "path": path, "query_string": query.encode(), "headers": headers}
     asyncio.run(Access(page, token)(scope, None, send))
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
@@ -49,6 +50,9 @@ def test_without_a_token_only_local_names_are_served():
     assert ask("", host="[::1]:7860")[0] == 200
     for host in ("evil.example", "127.0.0.1.evil.example:7860", "", "[::1"):
         assert ask("", host=host)[0] == 403
+    assert ask("", origin="http://127.0.0.1:7860")[0] == 200
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
+        assert ask("", origin=origin)[0] == 403
     policy = ask("")[1]["content-security-policy"]
     assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
 
