@@ -87,9 +87,9 @@ class _Search:
                 self.message = gr.HTML(elem_id="message", apply_default_css=False)
                 with gr.Column(elem_id="ticks", visible=False) as self.box:
                     rows = [_tick(i) for i in range(ROWS)]
-                self.ticks, self.weights, self.lines = (
-                    [row[part] for row in rows] for part in range(3)
-                )
+                self.ticks = [tick for tick, _, _ in rows]
+                self.weights = [weight for _, weight, _ in rows]
+                self.lines = [line for _, _, line in rows]
                 with gr.Row():
                     self.site = gr.Dropdown(
                         list(answers.sites), label="Site", value=answers.sites[-1]

@@ -69,6 +69,7 @@ def make_app(explored: Explored, token: str = "") -> Any:
     try:
         import gradio as gr
         from fastapi import FastAPI
+        from gradio.themes import Default
     except ImportError:
         raise InputError(
             "Expected Gradio for the explorer, it is not installed: pip install "
@@ -80,7 +81,7 @@ def make_app(explored: Explored, token: str = "") -> Any:
 
     sans = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "monospace"]
-    theme = gr.themes.Default(
+    theme = Default(
         primary_hue="orange", neutral_hue="stone", font=sans, font_mono=mono, text_size="md"
     )
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

@@ -80,13 +80,13 @@ def write(
     threading.Thread(target=run, daemon=True).start()
     said = ["", ""]
     try:
-        yield Written(prompt, *said)
+        yield Written(prompt, said[0], said[1])
         while (piece := pieces.get()) is not None:
             if isinstance(piece, BaseException):
                 raise piece
             said[piece[0]] += piece[1]
             if pieces.empty():
-                yield Written(prompt, *said)
-        yield Written(prompt, *said, done=True)
+                yield Written(prompt, said[0], said[1])
+        yield Written(prompt, said[0], said[1], done=True)
     finally:
         stopped.set()
