@@ -13,6 +13,7 @@ import typer
 
 from atlas_jax.cli import bridge as bridging
 from atlas_jax.cli import evaluate_steering as steering_evaluation
+from atlas_jax.cli import explore as exploring
 from atlas_jax.cli import lift as lifting
 from atlas_jax.cli import verbalize as verbalizing
 from atlas_jax.cli.atlas import atlas_app
@@ -56,6 +57,7 @@ app.command(
     epilog="Example: atlas-jax steer runs/quickstart 'dogs and cats' --strength 4 "
     "--prompt 'My favourite animal is' --out dogs.jsonl"
 )(steer)
+app.command(epilog=exploring.EPILOG)(exploring.explore)
 app.command(epilog=bridging.EPILOG)(bridging.bridge)
 app.command(epilog=verbalizing.EPILOG)(verbalizing.verbalize)
 app.command(epilog=lifting.EPILOG)(lifting.lift)

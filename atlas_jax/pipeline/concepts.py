@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from atlas_jax.activations import ActivationStore
 from atlas_jax.atlas import Atlas
 from atlas_jax.corpus import Texts
@@ -14,9 +12,9 @@ from atlas_jax.errors import InputError
 from atlas_jax.identify import Hit, identify
 from atlas_jax.models import LanguageModel, generate
 from atlas_jax.models.sites import Edit
-from atlas_jax.on_host import on_host
 from atlas_jax.pipeline.run import Run
 from atlas_jax.pipeline.stages import Maps, fitted_method, names_of
+from atlas_jax.pipeline.token_heat import read_heat
 from atlas_jax.query import Query
 from atlas_jax.steering import steer
 
@@ -110,24 +108,11 @@ def _add_heat(results: list[dict[str, Any]], model: LanguageModel, max_tokens: i
         for neuron in result["neurons"]
         for sample in neuron["samples"]
     ]
-    sites = tuple(sorted({neuron["site"] for _, neuron in shown}))
-    ids = [row[:max_tokens] for row in model.tokenizer.encode_batch([s["text"] for s, _ in shown])]
-    if not ids:
-        return
-    longest = max(map(len, ids))
-    for start in range(0, len(ids), 16):
-        part = ids[start : start + 16]
-        part += [part[0]] * (16 - len(part))
-        acts = model.read(*model.tokenizer.pad(part, longest), sites)
-        for i, (sample, neuron) in enumerate(shown[start : start + 16]):
-            row = ids[start + i]
-            values = on_host(acts[neuron["site"]][i, : len(row), neuron["feature"]])
-            values = np.array(values, np.float32)
-            values[0] = 0.0
-            top = max(float(values.max()), 1e-9)
-            first = int(row[0] == model.tokenizer.bos_id)
-            sample["tokens"] = model.tokenizer.tokens(row[first:])
-            sample["heat"] = [round(max(float(v), 0.0) / top, 3) for v in values[first:]]
+    places = [(sample["text"], neuron["site"], neuron["feature"]) for sample, neuron in shown]
+    for (sample, _), (tokens, heat) in zip(
+        shown, read_heat(model, places, max_tokens), strict=True
+    ):
+        sample["tokens"], sample["heat"] = tokens, heat
 
 
 def write_steered(

@@ -59,7 +59,12 @@ class RunFolder:
         """The sentences of the run."""
         from atlas_jax.corpus import Corpus
 
-        return Corpus.load(self._shared("corpus"))
+        return Corpus.load(self.corpus_folder)
+
+    @property
+    def corpus_folder(self) -> Path:
+        """Where they are."""
+        return self._shared("corpus")
 
     @cached_property
     def held_out(self) -> ActivationStore:
@@ -147,12 +152,20 @@ class RunFolder:
         """
         from atlas_jax.translate import Translation
 
+        return Translation.load(self.file(site, method))
+
+    def file(self, site: str, method: str) -> Path:
+        """Where a translation is.
+
+        Raises:
+            InputError: the run has none by this method there.
+        """
         if method not in self.files[site]:
             raise InputError(
                 f"Expected a method that was fitted at {site} ({', '.join(self.files[site])}), "
                 f"got '{method}'."
             )
-        return Translation.load(self.files[site][method])
+        return self.files[site][method]
 
     def translations(self, sites: Sequence[str], methods: Sequence[str]) -> Iterator[Translation]:
         """One after the other, so that one at a time is in memory."""

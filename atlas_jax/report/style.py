@@ -6,21 +6,13 @@ from atlas_jax.report.markup import Html
 
 # The six colours of methods reach a contrast of 3:1 on their background (WCAG 1.4.11), are told
 # apart with the common kinds of colour blindness, and never stand without a mark or a name.
-STYLE = Html("""
-:root {
-  color-scheme: light dark;
-  --page: #fbfaf7; --card: #ffffff; --ink: #1f2328; --soft: #59616b; --rule: #dcd8cf;
+LIGHT = Html("""--page: #fbfaf7; --card: #ffffff; --ink: #1f2328; --soft: #59616b; --rule: #dcd8cf;
   --link: #0b5a8f; --heat-rgb: 214 106 0; --bar: #b9b3a6;
-  --c0: #0069a8; --c1: #b4480b; --c2: #00785a; --c3: #a0417f; --c4: #7d6400; --c5: #4b5563;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #16181b; --card: #1e2125; --ink: #e6e4df; --soft: #a3a9b1; --rule: #373c43;
-    --link: #7cc0f0; --heat-rgb: 240 140 40; --bar: #5a616b;
-    --c0: #5db4ec; --c1: #f0935a; --c2: #3fc79f; --c3: #e08fc4; --c4: #d8bb4a; --c5: #b4bcc8;
-  }
-}
-* { box-sizing: border-box; }
+  --c0: #0069a8; --c1: #b4480b; --c2: #00785a; --c3: #a0417f; --c4: #7d6400; --c5: #4b5563;""")
+DARK = Html("""--page: #16181b; --card: #1e2125; --ink: #e6e4df; --soft: #a3a9b1; --rule: #373c43;
+  --link: #7cc0f0; --heat-rgb: 240 140 40; --bar: #5a616b;
+  --c0: #5db4ec; --c1: #f0935a; --c2: #3fc79f; --c3: #e08fc4; --c4: #d8bb4a; --c5: #b4bcc8;""")
+RULES = Html("""* { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
   margin: 0; background: var(--page); color: var(--ink);
@@ -124,3 +116,14 @@ summary { cursor: pointer; font-size: .9rem; overflow-wrap: anywhere; }
   nav { display: none; }
 }
 """)
+STYLE = Html(f"""
+:root {{
+  color-scheme: light dark;
+  {LIGHT}
+}}
+@media (prefers-color-scheme: dark) {{
+  :root {{
+    {DARK}
+  }}
+}}
+{RULES}""")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -20,7 +20,7 @@ def queries(result: Result) -> Html | None:
 def _query(query: Mapping[str, Any]) -> Html:
     neurons = [_neuron(neuron, i == 0) for i, neuron in enumerate(query.get("neurons") or [])]
     found = element("h4", "Neurons of the subject that it finds") if neurons else None
-    concepts = _concepts(query.get("features") or [])
+    concepts = concept_list(query.get("features") or [])
     chosen = join([element("h4", "Features of the atlas"), concepts]) if concepts else None
     title = element("h3", str(query.get("name", "query")))
     return element("article", title, chosen, found, *neurons, class_="card")
@@ -31,17 +31,20 @@ def _neuron(neuron: Mapping[str, Any], first: bool) -> Html:
     score = element("span", f"score {number(neuron.get('score'))}", class_="score")
     samples = neuron.get("samples") or []
     top = max((float(s.get("activation") or 0) for s in samples), default=0.0)
-    concepts = _concepts(neuron.get("concepts") or [])
+    concepts = concept_list(neuron.get("concepts") or [])
     body = [
         join([element("h5", "Its strongest concepts"), concepts]) if concepts else None,
         element("h5", "Texts on which it is most active") if samples else None,
-        element("ol", *(_sample(s, top) for s in samples), class_="samples") if samples else None,
+        element("ol", *(sample_item(s, top) for s in samples), class_="samples")
+        if samples
+        else None,
     ]
     summary = element("summary", name, " ", score)
     return element("details", summary, *body, open="" if first else None)
 
 
-def _sample(sample: Mapping[str, Any], top: float) -> Html:
+def sample_item(sample: Mapping[str, Any], top: float) -> Html:
+    """A text with its activation beside it, as a share of the largest one."""
     activation = float(sample.get("activation") or 0)
     share = max(0.0, min(1.0, activation / top)) if top > 0 else 0.0
     meter = element("span", style=f"--share:{share:.3f}", class_="meter", aria_hidden="true")
@@ -65,7 +68,8 @@ def _text(sample: Mapping[str, Any]) -> Html:
     return element("p", *spans, class_="tokens", dir="auto")
 
 
-def _concepts(concepts: list[Mapping[str, Any]]) -> Html | None:
+def concept_list(concepts: Sequence[Mapping[str, Any]]) -> Html | None:
+    """Atlas features with their descriptions and weights."""
     if not concepts:
         return None
     rows = [

@@ -15,8 +15,7 @@ from jaxtyping import Float32, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
-
-_FORMAT = "atlas-jax translation 1"
+from atlas_jax.translate.stored import FORMAT, MATRIX, NORMS, largest, norms_of_rows
 
 
 class Vector(Protocol):
@@ -66,8 +65,7 @@ class Translation:
     @cached_property
     def row_norms(self) -> Float32[np.ndarray, " ds"]:
         """Euclidean norm of each row, 1 for zero rows."""
-        norms = np.linalg.norm(self.matrix, axis=1)
-        return np.where(norms > 0, norms, 1).astype(np.float32)
+        return norms_of_rows(self.matrix, len(self.matrix))
 
     def scores(self, query: Vector | np.ndarray) -> Float32[np.ndarray, " ds"]:
         """s = T^ q / ||q||, with T^ the rows of T at unit length   (eq. 3).
@@ -121,11 +119,11 @@ class Translation:
     def top_concepts(self, feature: int | str, k: int = 5) -> list[tuple[int, float]]:
         """The atlas features with the largest entries in a subject feature's unit row."""
         i = self._index("subject", feature)
-        return _largest(self.matrix[i] / self.row_norms[i], k)
+        return largest(self.matrix[i] / self.row_norms[i], k)
 
     def top_features(self, concept: int | str, k: int = 5) -> list[tuple[int, float]]:
         """The subject features that score highest on an atlas feature (eq. 3)."""
-        return _largest(self.column(concept) / self.row_norms, k)
+        return largest(self.column(concept) / self.row_norms, k)
 
     def _index(self, side: str, name: int | str) -> int:
         """Raises InputError: no such feature."""
@@ -145,9 +143,9 @@ class Translation:
         return int(found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes a safetensors file with the metadata as a JSON header, in one step."""
-        header = {"format": _FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
-        return write_tensors(path, {"matrix": np.asarray(self.matrix)}, header)
+        """Writes safetensors, with row norms and the metadata as a JSON header, in one step."""
+        header = {"format": FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
+        return write_tensors(path, {MATRIX: self.matrix, NORMS: self.row_norms}, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Translation:
@@ -156,13 +154,5 @@ class Translation:
         Raises:
             InputError: no such file, or not a whole translation.
         """
-        notes, tensors = read_tensors(
-            path, "translation", "fit it again", _FORMAT, "meta", ("matrix",)
-        )
-        return cls(notes.get("method", ""), tensors["matrix"], notes["meta"])
-
-
-def _largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:
-    """The k largest that are above zero, the lower index first among equals."""
-    best = np.argsort(-values, kind="stable")[:k]
-    return [(int(j), float(values[j])) for j in best if values[j] > 0]
+        notes, tensors = read_tensors(path, "translation", "fit it again", FORMAT, "meta", [MATRIX])
+        return cls(notes.get("method", ""), tensors[MATRIX], notes["meta"])

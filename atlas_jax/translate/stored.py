@@ -1,0 +1,124 @@
+"""A translation on disk, of which single columns and rows are read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from atlas_jax.errors import InputError
+
+FORMAT = "atlas-jax translation 1"
+MATRIX, NORMS = "matrix", "row_norms"
+_BLOCK = 64
+_KEPT = 256
+
+
+class StoredTranslation:
+    """The file of a translation; what it is asked for is read then, the matrix never whole.
+
+    A slice touches only the pages that hold it. Columns that were read are kept, 256 of them.
+
+    Attributes:
+        path: of the file.
+        method: how it was fitted.
+        meta: see `Translation`.
+        shape: (d_s, d_c).
+
+    Raises:
+        InputError: no such file, or not a whole translation.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"Expected a translation at {path}, there is no such file.")
+        try:
+            self._file = safe_open(self.path, framework="np")
+            header = self._file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise InputError(
+                    f"Expected a file of format '{FORMAT}' at {path}, got '{header.get('format')}'."
+                )
+            self.method: str = header["method"]
+            self.meta: Mapping[str, Any] = json.loads(header["meta"])
+            self._matrix = self._file.get_slice(MATRIX)
+        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            raise InputError(
+                f"The translation at {path} is damaged ({error}): fit it again."
+            ) from None
+        rows, columns = self._matrix.get_shape()
+        self.shape: tuple[int, int] = (rows, columns)
+        self._columns: dict[int, np.ndarray] = {}
+
+    @property
+    def matrix(self) -> Float32[np.ndarray, "ds dc"]:
+        """All of it, read now."""
+        return self._file.get_tensor(MATRIX)
+
+    @cached_property
+    def row_norms(self) -> Float32[np.ndarray, " ds"]:
+        """Euclidean norm of each row, 1 for zero rows; of a file without them, in one pass."""
+        if NORMS in self._file.keys():  # noqa: SIM118
+            return self._file.get_tensor(NORMS)
+        return norms_of_rows(self._matrix, self.shape[0])
+
+    def column(self, concept: int) -> Float32[np.ndarray, " ds"]:
+        """What the subject's features have of one atlas feature."""
+        if concept not in self._columns:
+            self._check(concept, 1, "atlas")
+            while len(self._columns) >= _KEPT:
+                del self._columns[next(iter(self._columns))]
+            self._columns[concept] = self._matrix[:, concept : concept + 1][:, 0]
+        return self._columns[concept]
+
+    def row(self, feature: int) -> Float32[np.ndarray, " dc"]:
+        """What a subject feature has of the atlas features."""
+        self._check(feature, 0, "subject")
+        return self._matrix[feature : feature + 1][0]
+
+    def scores(self, weights: Mapping[int, float]) -> Float32[np.ndarray, " ds"]:
+        """s = T^ q / ||q|| of a query that is zero but in a few atlas features   (eq. 3).
+
+        Raises:
+            InputError: no weight but zero, or a feature that is not there.
+        """
+        q = np.array([weights[feature] for feature in weights], np.float32)
+        norm = np.linalg.norm(q)
+        if not np.isfinite(norm) or norm == 0:
+            raise InputError("Expected a query that is finite and not zero.")
+        columns = np.stack([self.column(feature) for feature in weights])
+        return ((q / norm) @ columns) / self.row_norms
+
+    def top_concepts(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
+        """The atlas features with the largest entries in a subject feature's unit row."""
+        return largest(self.row(feature) / self.row_norms[feature], k)
+
+    def _check(self, index: int, axis: int, side: str) -> None:
+        if not 0 <= index < self.shape[axis]:
+            raise InputError(
+                f"Expected a feature of the {side} from 0 to {self.shape[axis] - 1}, got {index}."
+            )
+
+
+def norms_of_rows(matrix: Any, rows: int) -> Float32[np.ndarray, " ds"]:
+    """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists."""
+    parts: Sequence[np.ndarray] = [
+        np.linalg.norm(matrix[start : start + _BLOCK], axis=1) for start in range(0, rows, _BLOCK)
+    ]
+    norms = np.concatenate([np.zeros(0, np.float32), *parts])
+    return np.where(norms > 0, norms, 1).astype(np.float32)
+
+
+def largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:
+    """The k largest that are above zero, the lower index first among equals."""
+    best = np.argsort(-values, kind="stable")[:k]
+    return [(int(j), float(values[j])) for j in best if values[j] > 0]
