@@ -33,7 +33,7 @@ class Drawing:
 
     def inline(self, name: str) -> Html:
         """The plot as part of a page, in the page's colours; `name` keeps its ids apart."""
-        drawing = self._svg()
+        drawing = self._written("svg", facecolor="none").decode()
         drawing = drawing[drawing.index("<svg") :].partition(">")[2]
         drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.S)
         drawing = re.sub(r"<g id=\"[^\"]*\"", "<g", drawing).replace("xlink:href", "href")
@@ -48,18 +48,16 @@ class Drawing:
         return element("div", svg, class_="figure scroll", tabindex=0)
 
     def save(self, path: Path) -> Path:
-        """Writes an SVG or a PDF, by the ending of `path`; the same plot gives the same bytes."""
-        if path.suffix == ".svg":
-            path.write_text(self._svg(), "utf-8")
-        else:
-            with _look():
-                self.figure.savefig(path, metadata=_DATELESS[path.suffix[1:]])
+        """Writes an SVG or a PDF on white, by the ending of `path`; the same plot gives the same bytes."""
+        path.write_bytes(self._written(path.suffix[1:], facecolor="white"))
         return path
 
-    def _svg(self) -> str:
-        written = io.StringIO()
+    def _written(self, ending: str, facecolor: str) -> bytes:
+        written = io.BytesIO()
         with _look():
-            self.figure.savefig(written, format="svg", metadata=_DATELESS["svg"])
+            self.figure.savefig(
+                written, format=ending, facecolor=facecolor, metadata=_DATELESS[ending]
+            )
         return written.getvalue()
 
 
@@ -81,7 +79,7 @@ def _look() -> Iterator[None]:
     look: Any = {
         **{f"axes.spines.{side}": False for side in ("top", "right", "left")},
         **{"axes.edgecolor": soft, "axes.labelcolor": soft, "text.color": ink},
-        **{"axes.facecolor": "none", "figure.facecolor": "none", "savefig.facecolor": "none"},
+        **{"axes.facecolor": "none", "figure.facecolor": "none"},
         **{"axes.grid.axis": "x", "axes.grid": True, "grid.color": LIGHT["rule"]},
         **{"axes.axisbelow": True, "grid.linewidth": 0.8, "xtick.color": soft},
         **{"ytick.color": soft, "ytick.labelcolor": ink, "ytick.major.size": 0},
