@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from atlas_jax.report.markup import Html
 
-# Texts reach a contrast of 4.5:1 on their background, the six colours of methods 3:1 (WCAG 1.4.3
-# and 1.4.11); these are told apart with the common kinds of colour blindness, and never stand
-# without a mark or a name. `tests/report/test_style.py` computes all three.
+# Texts reach a contrast of 4.5:1 on their background, and so do the six colours of methods (WCAG
+# 1.4.3); these are told apart with the common kinds of colour blindness, and never stand without
+# a mark or a name. `tests/report/test_style.py` computes all three.
 LIGHT = {
     **{"page": "#fbfaf7", "card": "#ffffff", "ink": "#1f2328", "soft": "#59616b"},
     **{"rule": "#dcd8cf", "link": "#0b5a8f", "hot": "#d66a00", "bar": "#b9b3a6"},
-    **{"c0": "#0069a8", "c1": "#b4480b", "c2": "#00785a"},
-    **{"c3": "#a0417f", "c4": "#7d6400", "c5": "#4b5563"},
+    **{"c0": "#2f5a9c", "c1": "#ba500d", "c2": "#137b5e"},
+    **{"c3": "#ac4989", "c4": "#906d37", "c5": "#425463"},
 }
 DARK = {
     **{"page": "#16181b", "card": "#1e2125", "ink": "#e6e4df", "soft": "#a3a9b1"},
     **{"rule": "#373c43", "link": "#7cc0f0", "hot": "#f08c28", "bar": "#5a616b"},
-    **{"c0": "#5db4ec", "c1": "#f0935a", "c2": "#3fc79f"},
-    **{"c3": "#e08fc4", "c4": "#d8bb4a", "c5": "#b4bcc8"},
+    **{"c0": "#57aee6", "c1": "#e88a54", "c2": "#14d1a9"},
+    **{"c3": "#cf7fb0", "c4": "#dac04e", "c5": "#bec4d5"},
 }
 HEAT = 0.5
 """The share of `hot` behind the token that is most active."""

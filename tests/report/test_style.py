@@ -53,10 +53,8 @@ def lab(colour):
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_contrast(theme):
     for ground in ("page", "card"):
-        for text in ("ink", "soft", "link"):
-            assert contrast(rgb(theme[text]), rgb(theme[ground])) >= 4.5
-        for mark in ("c0", "c1", "c2", "c3", "c4", "c5"):
-            assert contrast(rgb(theme[mark]), rgb(theme[ground])) >= 3
+        for name in ("ink", "soft", "link", "c0", "c1", "c2", "c3", "c4", "c5"):
+            assert contrast(rgb(theme[name]), rgb(theme[ground])) >= 4.5
         hottest = HEAT * rgb(theme["hot"]) + (1 - HEAT) * rgb(theme[ground])
         assert contrast(rgb(theme["ink"]), hottest) >= 4.5
 
@@ -66,7 +64,7 @@ def test_contrast(theme):
 def test_methods_are_told_apart(theme, kind):
     seen = [lab(np.clip(BLIND[kind] @ linear(rgb(theme[f"c{i}"])), 0, 1)) for i in range(6)]
     apart = [np.linalg.norm(a - b) for a, b in combinations(seen, 2)]
-    assert min(apart) > 5  # two to three times what the eye just notices
+    assert min(apart) > 10  # some five times what the eye just notices
 
 
 def test_both_themes_hold_the_same_colours_and_the_page_all_of_them():
