@@ -49,12 +49,14 @@ def test_it_runs(path, tiny, monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling is most of the time
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(path, 4)
-    (place,) = [i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())]
+    (place,) = [
+        i for i, c in enumerate(notebook.cells) if "parameters" in c.metadata.get("tags", ())
+    ]
     changed = {**values, **TINY[path.stem]}
     lines = [f"{name} = {value!r}" for name, value in changed.items()]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell("\n".join(lines)))
     NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     ).execute()
 
 
@@ -68,6 +70,6 @@ def test_what_is_committed_ran_in_order_and_names_no_machine(path):
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
     said = "".join(o.get("text", "") + o.get("data", {}).get("text/plain", "") for o in outputs)
-    assert not re.search(r"(?<![\w.])/(?:\w[\w.-]*/)+|\\\\Users", said)
+    assert not re.search(r"/(?:home|root|tmp|work|Users|usr|opt|var)/|[A-Z]:\\", said)
     assert path.stat().st_size < 200_000
     assert len([cell for cell in notebook.cells if cell.cell_type == "markdown"]) >= 6

@@ -48,7 +48,7 @@ class Drawing:
         return element("div", svg, class_="figure scroll", tabindex=0)
 
     def save(self, path: Path) -> Path:
-        """Writes an SVG or a PDF on white, by the ending of `path`; the same plot gives the same bytes."""
+        """Writes an SVG or a PDF, by the ending of `path`: on white, each time the same bytes."""
         path.write_bytes(self._written(path.suffix[1:], facecolor="white"))
         return path
 

@@ -59,6 +59,16 @@ class Page(HTMLParser):
             self.text += data
 
 
+def quick():
+    """The same with two plots: drawing is most of the time."""
+    result = example()
+    site, by = next(iter(result["quality"]["layers"].items()))
+    kept = ("auroc", "ap")
+    layer = {m: {k: by[m][k] for k in kept} for m in ("covariance", "procrustes", "random")}
+    result["quality"]["layers"] = {site: layer}
+    return result | {"retrieval": {}, "learning_curve": []}
+
+
 def attack(value):
     """The same structure with every string (but the names of methods, sites, metrics) hostile."""
     if isinstance(value, dict):
@@ -179,7 +189,7 @@ def test_tokens_carry_their_heat():
 
 @pytest.mark.parametrize("missing", [*example(), None])
 def test_each_part_may_be_missing(missing):
-    result = {k: v for k, v in example().items() if k != missing} if missing else {}
+    result = {k: v for k, v in quick().items() if k != missing} if missing else {}
     page = Page(render_report(result))
     assert page.tags[0] == ("html", {"lang": "en"})
 
@@ -199,19 +209,18 @@ def test_inner_parts_may_be_missing_or_not_a_number():
 
 
 def test_the_same_result_gives_the_same_page_also_from_json():
-    result = example()
-    assert render_report(result) == render_report(copy.deepcopy(result))
-    assert render_report(json.loads(json.dumps(result))) == render_report(result)
-    assert result == example()  # nothing was changed on the way
+    result = json.loads(json.dumps(example()))
+    assert render_report(result) == PAGE
+    assert result == json.loads(json.dumps(example()))  # nothing was changed on the way
 
 
 def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = save_report(example(), tmp_path / "new" / "report.html")
-    assert path.read_text("utf-8") == PAGE
+    path = save_report(quick(), tmp_path / "new" / "report.html")
+    assert path.read_text("utf-8") == render_report(quick())
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="Expected to write the report") as error:
-        save_report(example(), tmp_path / "file" / "report.html")
+        save_report(quick(), tmp_path / "file" / "report.html")
     assert "\n" not in str(error.value)
 
     def full(*_):
@@ -220,7 +229,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr("atlas_jax.report.page.os.replace", full)
     with pytest.raises(InputError, match="No space left"):
         save_report({}, path)
-    assert path.read_text("utf-8") == PAGE
+    assert path.read_text("utf-8") == render_report(quick())
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
