@@ -26,7 +26,7 @@ from atlas_jax.evaluate import evaluate_retrieval, evaluate_translation, sets_fr
 from atlas_jax.evaluate.tables import METHOD_NAMES, Table
 from atlas_jax.pipeline.evaluation import save_evaluation
 from atlas_jax.pipeline.run_folder import RunFolder
-from atlas_jax.report.figures import curve, save_figure
+from atlas_jax.report.figures import curve
 from atlas_jax.translate import MomentsFolder, Options, fit, fit_moments, polar
 from atlas_jax.translate.linear import correlation, covariance
 from atlas_jax.translate.procrustes import unit_cross
@@ -110,7 +110,7 @@ def main() -> None:
     for metric in ("auroc", "ap"):
         drawn = curve(points, list(points[-1]["methods"]), metric, metric.upper())
         if drawn is not None:
-            save_figure(drawn, how.out / f"curve_{metric}.svg")
+            drawn.save(how.out / f"curve_{metric}.svg")
 
 
 def _said(translation: Any) -> dict[str, Any]:

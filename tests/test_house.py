@@ -130,12 +130,12 @@ def test_the_documents_name_the_dicts_that_exist():
         assert re.search(rf"^{name}\b.*[:=]", (PACKAGE / path).read_text("utf-8"), re.M)
 
 
-def test_the_readme_lists_every_asset_with_its_licence():
+def test_every_asset_is_listed_with_its_licence():
     from atlas_jax.assets import ASSETS
 
     rows = {
         cells[0].strip("`"): cells[2]
-        for line in (ROOT / "README.md").read_text("utf-8").splitlines()
+        for line in (ROOT / "docs" / "assets.md").read_text("utf-8").splitlines()
         if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 3
     }
     for name, asset in ASSETS.items():

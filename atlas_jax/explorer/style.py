@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atlas_jax.report.style import DARK, LIGHT, RULES
+from atlas_jax.report.style import DARK, LIGHT, RULES, palette
 
 # The report's rules are nested, so that they reach our own markup and nothing of Gradio's.
 _OWN = """
@@ -23,9 +23,9 @@ _OWN = """
   .ranked button { display: grid; grid-template-columns: 1fr auto; gap: .05rem .8rem; width: 100%;
     text-align: left; background: none; border: 0; color: inherit; font: inherit; cursor: pointer;
     padding: .45rem .6rem; border-left: 3px solid transparent; }
-  .ranked button:hover { background: rgb(var(--heat-rgb) / .08); }
-  .ranked button[aria-pressed="true"] { border-left-color: rgb(var(--heat-rgb));
-    background: rgb(var(--heat-rgb) / .12); }
+  .ranked button:hover { background: color-mix(in srgb, var(--hot) 8%, transparent); }
+  .ranked button[aria-pressed="true"] { border-left-color: var(--hot);
+    background: color-mix(in srgb, var(--hot) 12%, transparent); }
   .ranked small { margin-left: .6rem; color: var(--soft); font-weight: 400; }
   .ranked .meter { grid-column: 1 / -1; margin: .1rem 0 .15rem; flex: none; }
   .ranked .said { grid-column: 1 / -1; font-size: .84rem; color: var(--soft); overflow: hidden;
@@ -39,14 +39,14 @@ _OWN = """
   .beside .written { white-space: pre-wrap; overflow-wrap: anywhere; max-width: none; margin: 0;
     font: 1.05rem/1.6 Charter, Georgia, "DejaVu Serif", serif; }
   .beside .prompt { color: var(--soft); }
-  .beside .towards .new { background: rgb(var(--heat-rgb) / .13); }
+  .beside .towards .new { background: color-mix(in srgb, var(--hot) 13%, transparent); }
   .explained { font-size: .9rem; display: inline-block; min-width: 14rem; max-width: 26rem; }
   @media (max-width: 48rem) { .beside { grid-template-columns: 1fr; } }
 """
 
 STYLE = f"""<style>
-.explored {{ {LIGHT} {RULES} {_OWN} }}
-.dark .explored {{ {DARK} }}
+.explored {{ {palette(LIGHT)} {RULES} {_OWN} }}
+.dark .explored {{ {palette(DARK)} }}
 .gradio-container > main {{ padding: .9rem 1.6rem 2rem !important; }}
 #ticks {{ gap: .3rem; }}
 #ticks .row {{ align-items: center; gap: .6rem; flex-wrap: nowrap; }}

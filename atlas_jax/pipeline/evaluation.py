@@ -14,8 +14,8 @@ from atlas_jax.evaluate.steering_tables import steering_tables
 from atlas_jax.evaluate.tables import Table, retrieval_tables, translation_tables
 from atlas_jax.evaluate.translation_quality import evaluate_translation
 from atlas_jax.pipeline.run_folder import RunFolder
-from atlas_jax.report.figures import distribution, intervals, save_figure
-from atlas_jax.report.markup import Html
+from atlas_jax.report.drawing import Drawing
+from atlas_jax.report.figures import distribution, intervals
 from atlas_jax.translate import Translation
 
 TABLES: dict[str, Callable[..., list[Table]]] = {
@@ -97,7 +97,7 @@ def evaluate_run_retrieval(
 
 
 def save_evaluation(kind: str, result: Mapping[str, Any], out: Path) -> list[Path]:
-    """Writes JSON, Markdown, LaTeX and plots (SVG) of an evaluation.
+    """Writes JSON, Markdown, LaTeX and plots (SVG, PDF) of an evaluation.
 
     Args:
         kind: `translation`, `retrieval` or `steering`.
@@ -119,9 +119,10 @@ def save_evaluation(kind: str, result: Mapping[str, Any], out: Path) -> list[Pat
             _steering_figures(result) if kind == "steering" else _figures(kind, result["sites"])
         )
         written += [
-            save_figure(figure, out / f"{name}.svg")
+            figure.save(out / f"{name}.{ending}")
             for name, figure in figures.items()
             if figure is not None
+            for ending in ("svg", "pdf")
         ]
     except OSError as error:
         raise InputError(
@@ -131,12 +132,12 @@ def save_evaluation(kind: str, result: Mapping[str, Any], out: Path) -> list[Pat
     return written
 
 
-def _figures(kind: str, sites: Mapping[str, Any]) -> dict[str, Html | None]:
+def _figures(kind: str, sites: Mapping[str, Any]) -> dict[str, Drawing | None]:
     layers = layers_of(sites, _METRICS[kind])
     first = next(iter(sites.values()))
     methods = [row["method"] for row in first["methods"]]
     chances = first.get("random") or {"auroc": 0.5, "ap": first.get("base_rate")}
-    found: dict[str, Html | None] = {}
+    found: dict[str, Drawing | None] = {}
     for metric in _METRICS[kind]:
         title = metric.upper()
         found[metric] = intervals(layers, methods, metric, title, chances[metric])
@@ -144,7 +145,7 @@ def _figures(kind: str, sites: Mapping[str, Any]) -> dict[str, Html | None]:
     return found
 
 
-def _steering_figures(result: Mapping[str, Any]) -> dict[str, Html | None]:
+def _steering_figures(result: Mapping[str, Any]) -> dict[str, Drawing | None]:
     judge, rows = next(iter(result["rows"].items()))
     metrics = {"faithfulness": f"faithfulness, per cent ({judge})", "delta_activation": "Δa"}
     layers: dict[str, Any] = {}

@@ -42,7 +42,7 @@ from atlas_jax.pipeline.stages import (
     recorded,
     retrieve,
 )
-from atlas_jax.report import save_report
+from atlas_jax.report import save_plots, save_report
 
 STAGES = {
     "models": "Models",
@@ -329,6 +329,7 @@ class Experiment:
         }
         self.run.write_json("report.json", result)
         save_report(result, self.run.folder / "report.html")
+        save_plots(result, self.run.folder / "reports" / "figures")
 
 
 def _quality(sites: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Html(str):
     __slots__ = ()
 
 
-_VOID = {"meta", "br", "hr", "line", "rect", "circle", "path"}
+_VOID = {"meta", "br", "hr", "input"}
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:

@@ -8,8 +8,8 @@ from typing import Any
 
 from atlas_jax.files import write_text
 from atlas_jax.report import sections, texts
+from atlas_jax.report.document import document
 from atlas_jax.report.markup import element
-from atlas_jax.report.style import STYLE
 
 SECTIONS: dict[str, tuple[str, sections.Section]] = {
     "summary": ("What was done", sections.summary),
@@ -43,14 +43,6 @@ def render_report(result: Mapping[str, Any]) -> str:
     ]
     title = str(result.get("title") or "atlas-jax report")
     created = result.get("created")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", STYLE),
-    )
     bodies = [
         element("section", element("h2", SECTIONS[key][0], id=f"{key}-title"), content,
                 id=key, aria_labelledby=f"{key}-title")
@@ -62,8 +54,7 @@ def render_report(result: Mapping[str, Any]) -> str:
         element("p", str(created), class_="created") if created else None,
         element("nav", element("ul", *links), aria_label="Contents") if links else None,
     )
-    page = element("html", head, element("body", element("main", header, *bodies)), lang="en")
-    return f"<!doctype html>\n{page}\n"
+    return document(title, header, *bodies)
 
 
 def save_report(result: Mapping[str, Any], path: str | Path) -> Path:

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from atlas_jax.report.figures import curve, distribution, intervals
+from atlas_jax.report import plots
 from atlas_jax.report.markup import Html, element, join, number, table
+from atlas_jax.report.plots import METRICS, RANDOM, Plots, methods_of
 
 Result = Mapping[str, Any]
 Section = Callable[[Result], Html | None]
-METRICS = {"auroc": "AUROC", "ap": "Average precision"}
-_RANDOM = "random"
 
 
 def summary(result: Result) -> Html | None:
@@ -76,7 +75,7 @@ def quality(result: Result) -> Html | None:
         if not triple:
             return element("td", "–", class_="n")
         mean = number(triple[0])
-        top = method != _RANDOM and _score(layers[site][method], metric) == best[site, metric]
+        top = method != RANDOM and _score(layers[site][method], metric) == best[site, metric]
         spread = element("small", f"{number(triple[1])} – {number(triple[2])}")
         return element("td", element("strong" if top else "span", mean), spread, class_="n")
 
@@ -84,8 +83,8 @@ def quality(result: Result) -> Html | None:
         return element("tr", element("th", name, scope="row"), *cells, class_=class_)
 
     rows = [row(m, [cell(s, m, x) for s in layers for x in METRICS]) for m in methods]
-    if any(_RANDOM in by for by in layers.values()):
-        cells = [cell(s, _RANDOM, x) for s in layers for x in METRICS]
+    if any(RANDOM in by for by in layers.values()):
+        cells = [cell(s, RANDOM, x) for s in layers for x in METRICS]
         rows.append(row("random", cells, "floor"))
     chances = [0.5 if x == "auroc" else base for _ in layers for x in METRICS]
     cells = [element("td", number(c), class_="n") for c in chances]
@@ -104,29 +103,15 @@ def quality(result: Result) -> Html | None:
         "subject's activations alone. Cells: mean over features, 95\N{NO-BREAK SPACE}% interval "
         "below it."
     )
-    figures = [
-        join([element("h3", title), intervals(layers, methods, metric, title, chance)])
-        for metric, title, chance in (
-            ("auroc", METRICS["auroc"], 0.5),
-            ("ap", METRICS["ap"], base),
-        )
-    ]
     box = element(
         "div", grid, class_="scroll", tabindex=0, role="region", aria_label="Translation quality"
     )
-    return join([element("p", note), box, *figures])
+    return join([element("p", note), box, _shown(plots.quality(result))])
 
 
 def features(result: Result) -> Html | None:
     """How the values of single features are spread."""
-    layers = (result.get("quality") or {}).get("layers") or {}
-    methods = methods_of(layers)
-    figures = [
-        join([element("h3", f"{title}, one dot for each feature"), figure])
-        for metric, title in METRICS.items()
-        if (figure := distribution(layers, methods, metric, title)) is not None
-    ]
-    return join(figures) if figures else None
+    return _shown(plots.features(result))
 
 
 def retrieval(result: Result) -> Html | None:
@@ -151,7 +136,8 @@ def retrieval(result: Result) -> Html | None:
         "among the standardised ones (eq. 11); both are 1 at best."
     )
     head = ["Site", "Method", "MRR", "MPP"]
-    return join([element("p", note), table(head, rows, "Mean over features, 95 % interval")])
+    numbers = table(head, rows, "Mean over features, 95 % interval")
+    return join([element("p", note), numbers, _shown(plots.retrieval(result))])
 
 
 def _between(row: Mapping[str, Any], metric: str) -> str:
@@ -161,20 +147,15 @@ def _between(row: Mapping[str, Any], metric: str) -> str:
 
 def learning(result: Result) -> Html | None:
     """How the metrics grow with the number of training texts, at each site."""
-    points = result.get("learning_curve") or []
-    layers = (result.get("quality") or {}).get("layers") or {}
-    # Those without a curve are named too: a method has one colour in all figures.
-    names = dict.fromkeys(methods_of(layers))
-    names |= {name: None for point in points for name in point.get("methods") or {}}
-    methods = [name for name in _ordered(names, result) if name != _RANDOM]
-    parts = []
-    for site in dict.fromkeys(point.get("site", "") for point in points):
-        here = [point for point in points if point.get("site", "") == site]
-        for metric, title in METRICS.items():
-            figure = curve(here, methods, metric, title) if methods else None
-            if figure is not None:
-                parts += [element("h3", f"{title} at {site}" if site else title), figure]
-    return join(parts) if parts else None
+    return _shown(plots.learning(result))
+
+
+def _shown(drawings: Plots) -> Html | None:
+    shown = [
+        join([element("h3", title), drawing.inline(name)])
+        for name, (title, drawing) in drawings.items()
+    ]
+    return join(shown) if shown else None
 
 
 def corpus(result: Result) -> Html | None:
@@ -210,17 +191,6 @@ def making(result: Result) -> Html | None:
             listed = element("ul", *(element("li", line) for line in result[lines]))
             parts.append(join([element("h3", title), listed]))
     return join(parts) if parts else None
-
-
-def methods_of(layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The methods in the order in which they first occur; "random" is none."""
-    return [m for m in dict.fromkeys(m for by in layers.values() for m in by) if m != _RANDOM]
-
-
-def _ordered(names: Mapping[str, None], result: Result) -> list[str]:
-    """Methods in the order of the table, so that each keeps its colour and its mark."""
-    known = methods_of((result.get("quality") or {}).get("layers") or {})
-    return [m for m in known if m in names] + [m for m in names if m not in known]
 
 
 def _best(result: Result, metric: str) -> tuple[str, str, Mapping[str, Any]] | None:

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from atlas_jax.report.markup import Html
 
-# The six colours of methods reach a contrast of 3:1 on their background (WCAG 1.4.11), are told
-# apart with the common kinds of colour blindness, and never stand without a mark or a name.
-LIGHT = Html("""--page: #fbfaf7; --card: #ffffff; --ink: #1f2328; --soft: #59616b; --rule: #dcd8cf;
-  --link: #0b5a8f; --heat-rgb: 214 106 0; --bar: #b9b3a6;
-  --c0: #0069a8; --c1: #b4480b; --c2: #00785a; --c3: #a0417f; --c4: #7d6400; --c5: #4b5563;""")
-DARK = Html("""--page: #16181b; --card: #1e2125; --ink: #e6e4df; --soft: #a3a9b1; --rule: #373c43;
-  --link: #7cc0f0; --heat-rgb: 240 140 40; --bar: #5a616b;
-  --c0: #5db4ec; --c1: #f0935a; --c2: #3fc79f; --c3: #e08fc4; --c4: #d8bb4a; --c5: #b4bcc8;""")
+# Texts reach a contrast of 4.5:1 on their background, and so do the six colours of methods (WCAG
+# 1.4.3); these are told apart with the common kinds of colour blindness, and never stand without
+# a mark or a name. `tests/report/test_style.py` computes all three.
+LIGHT = {
+    **{"page": "#fbfaf7", "card": "#ffffff", "ink": "#1f2328", "soft": "#59616b"},
+    **{"rule": "#dcd8cf", "link": "#0b5a8f", "hot": "#d66a00", "bar": "#b9b3a6"},
+    **{"c0": "#2f5a9c", "c1": "#ba500d", "c2": "#137b5e"},
+    **{"c3": "#ac4989", "c4": "#906d37", "c5": "#425463"},
+}
+DARK = {
+    **{"page": "#16181b", "card": "#1e2125", "ink": "#e6e4df", "soft": "#a3a9b1"},
+    **{"rule": "#373c43", "link": "#7cc0f0", "hot": "#f08c28", "bar": "#5a616b"},
+    **{"c0": "#57aee6", "c1": "#e88a54", "c2": "#14d1a9"},
+    **{"c3": "#cf7fb0", "c4": "#dac04e", "c5": "#bec4d5"},
+}
+HEAT = 0.5
+"""The share of `hot` behind the token that is most active."""
+
+_COLOURS = " ".join(f"--{name}: light-dark({LIGHT[name]}, {DARK[name]});" for name in LIGHT)
+
 RULES = Html("""* { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
@@ -23,7 +37,7 @@ h1 { font-size: 2.1rem; line-height: 1.2; margin: 0; text-wrap: balance; }
 h2 { font-size: 1.45rem; line-height: 1.3; margin: 3.75rem 0 1rem; padding-top: 1.25rem;
   border-top: 1px solid var(--rule); }
 h3 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-h4, h5, nav, table, summary, dl, .created, .gauge, .concepts, svg {
+h4, h5, nav, table, summary, dl, .theme, .created, .gauge, .concepts, svg {
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
 }
 h4, h5 { font-size: .82rem; font-weight: 600; color: var(--soft); margin: 1.1rem 0 .4rem; }
@@ -31,6 +45,10 @@ p { margin: 0 0 1rem; max-width: 44rem; }
 a { color: var(--link); text-underline-offset: .18em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 code { font: .84em ui-monospace, "SF Mono", Menlo, "DejaVu Sans Mono", monospace; }
+.theme { display: flex; justify-content: flex-end; gap: 1rem; margin: 0 0 1.5rem; padding: 0;
+  border: 0; font-size: .8rem; color: var(--soft); }
+.theme legend { float: left; padding: 0; }
+.theme label { display: inline-flex; gap: .3rem; align-items: center; cursor: pointer; }
 .created { color: var(--soft); font-size: .85rem; margin: .6rem 0 0; }
 .lead { font-size: 1.12rem; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; padding: 0;
@@ -63,21 +81,7 @@ td small { display: block; color: var(--soft); font-size: .74rem; }
 .hash { overflow-wrap: anywhere; }
 .figure { margin: .5rem 0 1rem; }
 svg { display: block; width: 100%; min-width: 34rem; height: auto; overflow: visible; }
-svg text { fill: var(--ink); font-size: 12.5px; }
-svg .tick { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
-svg .site { font-weight: 600; }
-svg .grid { stroke: var(--rule); }
-svg .axis { stroke: var(--soft); }
-svg .chance { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: 4 3; }
-svg .whisker { stroke: currentColor; stroke-width: 2; }
-svg .median { stroke: var(--ink); stroke-width: 2; }
-svg .curve { stroke: currentColor; stroke-width: 2; fill: none; }
-svg .mark { fill: currentColor; stroke: var(--page); stroke-width: 1; }
-svg .cross { fill: none; stroke: currentColor; stroke-width: 2.4; }
-svg .ring { fill: var(--page); stroke: currentColor; stroke-width: 2.2; }
-svg .dots circle { fill: currentColor; fill-opacity: .55; }
-.c0 { color: var(--c0); } .c1 { color: var(--c1); } .c2 { color: var(--c2); }
-.c3 { color: var(--c3); } .c4 { color: var(--c4); } .c5 { color: var(--c5); }
+svg text { font-family: inherit !important; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px;
   padding: 1.25rem 1.4rem; margin: 0 0 1.5rem; }
 .card > h3 { margin: 0; font-size: 1.25rem; }
@@ -100,7 +104,8 @@ summary { cursor: pointer; font-size: .9rem; overflow-wrap: anywhere; }
 .meter { flex: 1 0 100%; height: 4px; border-radius: 2px; margin-top: .65rem;
   background: linear-gradient(var(--bar) 0 0) 0 / calc(100% * var(--share)) 100% no-repeat; }
 .tokens { white-space: pre-wrap; }
-.tokens span[style] { background: rgb(var(--heat-rgb) / calc(.5 * var(--heat))); }
+.tokens span[style] { background: color-mix(in srgb,
+  var(--hot) calc(var(--most) * var(--heat)), transparent); }
 .steering td:last-child { min-width: 22rem; }
 .steering .written { white-space: pre-wrap; font: 1rem/1.55 Charter, "Bitstream Charter", Georgia,
   "DejaVu Serif", serif; overflow-wrap: anywhere; }
@@ -113,17 +118,20 @@ summary { cursor: pointer; font-size: .9rem; overflow-wrap: anywhere; }
 @media print {
   body { background: none; font-size: 10.5pt; }
   .card, .figure, tr { break-inside: avoid; }
-  nav { display: none; }
+  nav, .theme { display: none; }
 }
 """)
-STYLE = Html(f"""
-:root {{
-  color-scheme: light dark;
-  {LIGHT}
-}}
-@media (prefers-color-scheme: dark) {{
-  :root {{
-    {DARK}
-  }}
-}}
-{RULES}""")
+STYLE = Html(
+    f":root {{ color-scheme: light dark; {_COLOURS} --most: {100 * HEAT:g}%; }}"
+    """
+:root:has(#theme-light:checked) { color-scheme: light; }
+:root:has(#theme-dark:checked) { color-scheme: dark; }
+@media print { :root { color-scheme: light !important; } }
+"""
+    f"{RULES}"
+)
+
+
+def palette(colours: Mapping[str, str]) -> Html:
+    """The variables that `RULES` refers to, in one theme: `LIGHT` or `DARK`."""
+    return Html(" ".join(f"--{k}: {v};" for k, v in colours.items()) + f" --most: {100 * HEAT:g}%;")

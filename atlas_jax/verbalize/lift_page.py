@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas_jax.files import write_json, write_text
+from atlas_jax.report.document import document
 from atlas_jax.report.markup import Html, element, number, table
-from atlas_jax.report.style import STYLE
 
 _LABEL = "re-measurement under this project's protocol"
 
@@ -18,14 +18,6 @@ def render_lift(result: Mapping[str, Any], title: str = "Native and foreign expl
     """What `measure_lift` returns, as one HTML page that loads nothing from anywhere."""
     figures, bridge = result["figures"], result["bridge"]
     source, target = bridge.get("source", {}), bridge.get("target", {})
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("title", title),
-        element("style", STYLE),
-    )
     spec = figures["lift_spec"]
     lead = element(
         "p",
@@ -47,8 +39,7 @@ def render_lift(result: Mapping[str, Any], title: str = "Native and foreign expl
         _section("bridge", "The bridge", _pairs(_bridge(bridge))),
         _section("features", "Feature by feature", _features(result)),
     ]
-    body = element("main", element("header", element("h1", title)), *sections)
-    return f"<!doctype html>\n{element('html', head, element('body', body), lang='en')}\n"
+    return document(title, element("header", element("h1", title)), *sections)
 
 
 def save_lift(result: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
