@@ -97,6 +97,7 @@ def test_two_processes_leave_what_one_leaves(start, ended, tmp_path):
                 found, expected = layers[1][site][method][metric], by[metric]
                 np.testing.assert_allclose(found, expected, atol=0.02)
     # Models that lie over both processes: what is left to do, on what was done.
+    changes |= {"identify.method": "covariance", "steer.strengths": [4.0]}
     changes["identify.queries"] = [{"name": "asked", "features": [0, 2]}]
     shutil.copytree(tmp_path / "two", tmp_path / "split")
     split = start(2, script, json.dumps(changes), tmp_path / "split", 2)
