@@ -6,7 +6,7 @@
 
 Random weights and activations: speed does not depend on what they say. Needs no model, no corpus,
 no network and, beside jax with its accelerator, these packages: flax (with what it requires),
-jaxtyping, numpy, rich, scipy, tensorstore.
+jaxtyping, numpy, rich, safetensors, scipy, tensorstore.
 
 Every section runs once before the clock starts, unless it says "first"; shares are of the fastest
 bfloat16 product that the same device did in the same run. After --budget seconds no section begins.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -276,101 +275,14 @@ class Bench:
 
     def kernels(self) -> Iterator[Row]:
         """Each Pallas kernel beside the engine's jnp path: keep it, or delete it."""
-        from atlas_jax.kernels.choice import LEAST_MEMORY, LEAST_TIME, Gain
+        from beside_jnp import compare
 
-        for name, cases in self.kernel_cases().items():
-            gains, agree = [], True
-            try:
-                for what, program, arguments in cases:
-                    row, gain, same = self.beside(what, program, arguments)
-                    gains.append(gain)
-                    agree &= same
-                    yield row
-            except Exception as error:  # a kernel that does not compile is a finding
-                if self.small:
-                    raise
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-                self.verdicts[name] = {"verdict": "delete", "why": reason}
-                continue
-            worst = Gain(min(g.time for g in gains), min(g.memory for g in gains))
-            self.verdicts[name] = {
-                "time": None if self.small else round(worst.time, 2),  # interpreted: no claim
-                "memory": round(worst.memory, 2),
-                "agrees": agree,
-                "verdict": "none" if self.small else "keep" if agree and worst.enough else "delete",
-                "why": f"keep: time {LEAST_TIME} or memory {LEAST_MEMORY}, in all sizes",
-            }
-
-    def kernel_cases(self) -> dict[str, list[tuple[str, Callable[..., Any], tuple[Any, ...]]]]:
-        """What runs, on which arguments, by kernel; the path is chosen where it is traced."""
-        import jax
-        import jax.numpy as jnp
-
-        from atlas_jax.activations.pool import pool_max
-        from atlas_jax.atlas.pooled import encode_pooled
-        from atlas_jax.atlas.sae import SAE
-        from atlas_jax.kernels import gram, top_rows
-
-        def normal(seed: int, *shape: int) -> Any:
-            return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
-
-        (b, t, d), n, ds = self.sizes.texts, self.sizes.rows, self.sizes.ds
-        cases: dict[str, list[Any]] = {"encode_max": [], "gram": [], "top_rows": []}
-        x, mask = normal(7, b, t, d), jnp.ones((b, t), bool)
-        for width in self.sizes.widths:
-
-            def encode(w: Any, x: Any, width: int = width) -> Any:
-                zero = jnp.zeros((width, 0))  # the decoder, of no use here
-                theta = jnp.full(width, 2.0)
-                sae = SAE(w, jnp.zeros(width), zero, jnp.zeros(d), theta, "jumprelu")
-                return encode_pooled(sae, x, mask, mask, pool_max)
-
-            w = normal(8, d, width) / d**0.5
-            cases["encode_max"].append((f"{b} x {t} x {d} to {width}", encode, (w, x)))
-            cases["gram"].append((f"{n} rows of {width}", gram, (normal(9, n, width),)))
-        rows = [normal(10 + i, n, ds) for i in range(self.sizes.stream)]
-        for k in (20, 100):
-
-            def stream(*rows: Any, k: int = k) -> Any:
-                held = (jnp.full((ds, k), -jnp.inf), jnp.full((ds, k), -1, jnp.int32))
-                for i, acts in enumerate(rows):
-                    held = top_rows(*held, acts, i * n + jnp.arange(n, dtype=jnp.int32))
-                return held
-
-            what = f"{self.sizes.stream} times {n} rows of {ds}, k {k}"
-            cases["top_rows"].append((what, stream, tuple(rows)))
-        return cases
-
-    def beside(
-        self, what: str, program: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> tuple[Row, Any, bool]:
-        """A program with kernels and without: a line, the gain, and whether both agree."""
-        import jax
-        import jax.numpy as jnp
-
-        from atlas_jax.kernels.choice import VARIABLE, Gain
-
-        seconds, bytes_, outputs = {}, {}, {}
-        before = os.environ.get(VARIABLE)
-        for path in ("off", "on"):
-            os.environ[VARIABLE] = path
-            compiled = jax.jit(lambda *a: program(*a)).lower(*arguments).compile()
-            bytes_[path] = max(compiled.memory_analysis().temp_size_in_bytes, 1)
-            seconds[path] = self.clock(lambda c=compiled: c(*arguments))
-            outputs[path] = compiled(*arguments)
-        os.environ.pop(VARIABLE)
-        if before is not None:
-            os.environ[VARIABLE] = before
-
-        def apart(a: Any, b: Any) -> Any:
-            return jnp.max(jnp.abs(a - b)) / jnp.maximum(jnp.max(jnp.abs(b)), 1)
-
-        error = max(map(float, map(apart, *map(jax.tree.leaves, (outputs["on"], outputs["off"])))))
-        gain = Gain(seconds["off"] / seconds["on"], bytes_["off"] / bytes_["on"])
-        note = f"temporary {bytes_['on'] / 1e6:.4g} MB, jnp {bytes_['off'] / 1e6:.4g} MB; "
-        note += f"apart by {error:.1e}"
-        rate = "interpreted" if self.small else f"{gain.time:.2f}x jnp ({seconds['off']:.4g} s)"
-        return Row("kernels", what, seconds["on"], rate, note), gain, error < 1e-5
+        sizes = (self.sizes.texts, self.sizes.widths, self.sizes.rows, self.sizes.ds)
+        for name, found in compare(*sizes, self.sizes.stream, self.clock, self.small):
+            if isinstance(found, dict):
+                self.verdicts[name] = found
+            else:
+                yield Row("kernels", f"{name}, {found[0]}", *found[1:])
 
     def generate(self) -> Iterator[Row]:
         """Steered generation, every text under its own edit."""
