@@ -228,9 +228,13 @@ def _steer(answers: Answers, place: gr.State) -> None:
         )
         tokens = gr.Slider(4, 200, 40, step=4, label="New tokens")
         mode = gr.Dropdown(list(MODES), label="Edit", value="steer")
+
+    def write(*controls: Any) -> Iterator[Any]:
+        yield from answers.steer(*controls)
+
     texts: Sequence[Any] = [gr.HTML(elem_id="texts", apply_default_css=False)]
     writing = gr.on(
-        [begin.click, words.submit], answers.steer, [place, words, strength, tokens, mode], texts,
+        [begin.click, words.submit], write, [place, words, strength, tokens, mode], texts,
         concurrency_limit=1, **_QUIET,
     )  # fmt: skip
     end.click(None, cancels=[writing], **_QUIET)

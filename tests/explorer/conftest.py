@@ -21,7 +21,7 @@ from atlas_jax.pipeline.smoke import smoke_recipe
 from atlas_jax.translate import Translation
 
 PLANTED = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script> {{value}} ${1+1}'
-SITES = ("blocks.1.mlp.hook_post", "blocks.2.mlp.hook_post")
+SITES = ("blocks.1.mlp.hook_post", "blocks.3.hook_resid_post")
 METHODS = ("procrustes", "covariance")
 ROWS = 40
 

@@ -139,7 +139,7 @@ def test_writing_streams_what_generate_says(explored):
 
 def test_no_text_becomes_markup(explored):
     answers = Answers(explored)
-    place = Place(text=f"rivers {PLANTED}", site=ALL, method="procrustes", heat=True)
+    place = Place(text=f"rivers, kind 0 {PLANTED}", site=ALL, method="procrustes", heat=True)
     shown = list(answers.search(place))
     assert len(shown) == 2 and shown[-1].place.feature is not None
     steps = list(answers.steer(shown[-1].place, PLANTED, 4.0, 4, "steer"))

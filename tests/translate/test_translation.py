@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.linalg
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from atlas_jax.errors import InputError
 from atlas_jax.translate import Translation, compare, fit
+from atlas_jax.translate.stored import StoredTranslation
 
 RNG = np.random.default_rng(7)
 META = {
@@ -89,3 +92,34 @@ def test_a_fitted_translation_has_names():
     rows = RNG.standard_normal((40, 5)).astype(np.float32)
     found = fit({"blocks.1.mlp.hook_post": rows}, rows)["blocks.1.mlp.hook_post"]["procrustes"]
     np.testing.assert_array_equal(found.row("blocks.1.mlp.hook_post.4"), found.matrix[4])
+
+
+def test_columns_and_rows_are_read_one_by_one(tmp_path, monkeypatch):
+    zero = T.matrix.copy()
+    zero[4] = 0
+    whole = Translation("procrustes", zero, META)
+    path = whole.save(tmp_path / "t.safetensors")
+    bare = tmp_path / "bare.safetensors"  # as files were before they held the norms of rows
+    with safe_open(path, "np") as file:
+        save_file({"matrix": zero}, bare, metadata=file.metadata())
+    monkeypatch.setattr(StoredTranslation, "matrix", property(lambda self: pytest.fail("whole")))
+    query = {3: 0.5, 6: -2.0}
+    q = np.zeros(7, np.float32)
+    q[list(query)] = list(query.values())
+    for stored in (StoredTranslation(path), StoredTranslation(bare)):
+        assert stored.shape == (5, 7) and stored.meta == META and stored.method == "procrustes"
+        np.testing.assert_array_equal(stored.row_norms, whole.row_norms)
+        np.testing.assert_array_equal(stored.column(6), zero[:, 6])
+        np.testing.assert_array_equal(stored.row(2), zero[2])
+        np.testing.assert_allclose(stored.scores(query), whole.scores(q), rtol=1e-5, atol=1e-7)
+        assert stored.top_concepts(2, 4) == whole.top_concepts(2, 4)
+        assert stored.top_concepts(4) == []
+        with pytest.raises(InputError, match="finite and not zero"):
+            stored.scores({3: 0.0})
+        with pytest.raises(InputError, match="atlas from 0 to 6, got 7"):
+            stored.column(7)
+        with pytest.raises(InputError, match="subject from 0 to 4, got -1"):
+            stored.row(-1)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="damaged"):
+        StoredTranslation(path)
