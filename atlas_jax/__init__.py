@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         evaluate_translation,
         protocol_queries,
     )
+    from atlas_jax.export import export_sae, export_translation, export_vectors
     from atlas_jax.fit_streaming import fit_streaming
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
@@ -50,6 +51,7 @@ _HOMES = {
         "evaluate_translation",
         "protocol_queries",
     ),
+    "export": ("export_sae", "export_translation", "export_vectors"),
     "fit_streaming": ("fit_streaming",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
@@ -82,6 +84,9 @@ __all__ = [
     "evaluate_retrieval",
     "evaluate_steering",
     "evaluate_translation",
+    "export_sae",
+    "export_translation",
+    "export_vectors",
     "fit",
     "fit_bridge",
     "fit_moments",

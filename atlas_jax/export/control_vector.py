@@ -77,8 +77,8 @@ def residual_directions(
     The last is exact where the MLP's output goes into the stream as it is. Where a norm follows
     (Gemma 2 and 3, OLMo 2), what comes out depends on the token; `approximate` then writes
     lambda w * (W_down s), w the weights of that norm, its division by the root mean square left
-    out, so that the strength has another unit. `approximate` also takes edits in mode `steer`, whose
-    norm is then not kept.
+    out, so that the strength has another unit. `approximate` also takes edits in mode `steer`,
+    whose norm is then not kept.
 
     Returns:
         {N: direction}, float32, and a sentence for each edit.
@@ -142,8 +142,8 @@ def _into_stream(
         return out, site.layer, f"the scores of {edit.site} through the down projection"
     if not approximate:
         raise InputError(
-            f"In {arch.family} a norm follows the MLP, so neurons of {edit.site} add another vector "
-            "on each token: fit a residual site, or ask for the approximate one."
+            f"In {arch.family} a norm follows the MLP, so neurons of {edit.site} add another "
+            "vector on each token: fit a residual site, or ask for the approximate one."
         )
     weight = np.asarray(block.post_mlp.weight[...][site.layer], np.float64) + arch.norm_offset
     note = (

@@ -1,4 +1,4 @@
-"""Edits as steering vectors: one tensor for each site, a script that uses them, a control vector."""
+"""Edits as steering vectors: a tensor for each site, a script that uses them, a control vector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atlas_jax.errors import InputError
 from atlas_jax.export.control_vector import export_control_vector
 from atlas_jax.export.snippets import SNIPPETS, snippet
 from atlas_jax.export.tensors import FILES, export_arrays, write_whole
-from atlas_jax.models import Edit, LanguageModel
+from atlas_jax.models import POINTS, Edit, LanguageModel
 
 _FORMAT = "atlas-jax steering vector 1"
 _ENDINGS = (*FILES, ".gguf", ".py")
@@ -77,7 +77,5 @@ def export_vectors(
 
 def _place(site: str) -> tuple[int, int, str]:
     """Sorts as a forward pass reaches sites, which some libraries ask for."""
-    from atlas_jax.models import POINTS
-
     _, layer, point = site.split(".", 2)
     return int(layer), POINTS.index(point), site
