@@ -48,7 +48,7 @@ def export_control_vector(
 
     def write(draft: Path) -> None:
         writer = GGUFWriter(draft, _KIND)
-        writer.add_string(f"{_KIND}.model_hint", model.arch.family)
+        writer.add_string(f"{_KIND}.model_hint", model.arch.family.removesuffix("_text"))
         writer.add_uint32(f"{_KIND}.layer_count", len(directions))
         writer.add_description(" ".join(notes))
         writer.add_string("atlas_jax.about", json.dumps(dict(about or {}), ensure_ascii=False))

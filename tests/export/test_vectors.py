@@ -101,7 +101,7 @@ def test_a_control_vector_added_by_torch_steers_as_the_edit(
     reader = GGUFReader(path)
     text = {key: field.contents() for key, field in reader.fields.items()}
     assert text["general.architecture"] == "controlvector"
-    assert text["controlvector.model_hint"] == model.arch.family
+    assert text["controlvector.model_hint"] == family
     assert text["controlvector.layer_count"] == 1 and site in text["general.description"]
     assert json.loads(text["atlas_jax.about"]) == {"query": "dogs"}
     (tensor,) = reader.tensors
