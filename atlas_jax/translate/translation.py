@@ -16,6 +16,8 @@ from jaxtyping import Float32, Int
 from atlas_jax.errors import InputError
 
 _FORMAT = "atlas-jax translation 1"
+FILE = "translation.safetensors"
+"""The file of a translation's repository on the hub."""
 
 
 class Vector(Protocol):
@@ -186,6 +188,32 @@ class Translation:
             raise InputError(
                 f"The translation at {path} is damaged ({error}): fit it again."
             ) from None
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Uploads the translation with a card; returns the commit's address. See `hub.push`."""
+        from atlas_jax.hub import card, push
+
+        about = f"A translation of atlas-jax.\n\n```\n{self}\n```"
+        header = {"method": self.method, **self.meta}
+        load = f'translation = aj.Translation.from_hub("{repo_id}")'
+        text = card(f"{self.method} translation", about, load, FILE, header)
+        return push(self.save, FILE, text, repo_id, token, private=private, revision=revision)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None
+    ) -> Translation:
+        """Reads what `push_to_hub` uploaded. See `hub.pull`."""
+        from atlas_jax.hub import pull
+
+        return cls.load(pull(FILE, repo_id, revision, token))
 
 
 def _largest(values: np.ndarray, k: int) -> list[tuple[int, float]]:
