@@ -4,7 +4,7 @@ import logging
 import shutil
 from types import SimpleNamespace
 
-import httpx
+import httpx2 as httpx
 import huggingface_hub
 import numpy as np
 import pytest
