@@ -29,13 +29,16 @@ if TYPE_CHECKING:
         evaluate_translation,
         protocol_queries,
     )
+    from atlas_jax.export import export_sae, export_translation, export_vectors
     from atlas_jax.fit_streaming import fit_streaming
+    from atlas_jax.frames import to_pandas
     from atlas_jax.identify import identify
     from atlas_jax.models import Edit, LanguageModel, generate, load_model
     from atlas_jax.parallel import make_mesh
     from atlas_jax.query import Query
     from atlas_jax.steering import difference_of_means, steer, steer_query
     from atlas_jax.translate import METHODS, Options, Translation, compare, fit, fit_moments
+    from atlas_jax.translate.estimator import TranslationTransformer
     from atlas_jax.verbalize import Washout, fit_bridge, load_verbalizer
 
 _HOMES = {
@@ -50,13 +53,16 @@ _HOMES = {
         "evaluate_translation",
         "protocol_queries",
     ),
+    "export": ("export_sae", "export_translation", "export_vectors"),
     "fit_streaming": ("fit_streaming",),
+    "frames": ("to_pandas",),
     "identify": ("identify",),
     "models": ("Edit", "LanguageModel", "generate", "load_model"),
     "parallel": ("make_mesh",),
     "query": ("Query",),
     "steering": ("difference_of_means", "steer", "steer_query"),
     "translate": ("METHODS", "Options", "Translation", "compare", "fit", "fit_moments"),
+    "translate.estimator": ("TranslationTransformer",),
     "verbalize": ("Washout", "fit_bridge", "load_verbalizer"),
 }
 _WHERE = {name: module for module, names in _HOMES.items() for name in names}
@@ -74,6 +80,7 @@ __all__ = [
     "Query",
     "Texts",
     "Translation",
+    "TranslationTransformer",
     "Washout",
     "build_corpus",
     "capture",
@@ -82,6 +89,9 @@ __all__ = [
     "evaluate_retrieval",
     "evaluate_steering",
     "evaluate_translation",
+    "export_sae",
+    "export_translation",
+    "export_vectors",
     "fit",
     "fit_bridge",
     "fit_moments",
@@ -95,6 +105,7 @@ __all__ = [
     "protocol_queries",
     "steer",
     "steer_query",
+    "to_pandas",
 ]
 
 

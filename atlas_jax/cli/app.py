@@ -27,6 +27,7 @@ from atlas_jax.cli.console import (
 from atlas_jax.cli.corpus import corpus_app
 from atlas_jax.cli.doctor import doctor
 from atlas_jax.cli.evaluate import evaluate_app
+from atlas_jax.cli.export import export_app
 from atlas_jax.cli.fit import fit, moments_app
 from atlas_jax.cli.search import identify, search
 from atlas_jax.cli.steer import steer
@@ -42,6 +43,7 @@ app.add_typer(atlas_app, name="atlas")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command(epilog=steering_evaluation.EXAMPLE)(steering_evaluation.steering)
+app.add_typer(export_app, name="export")
 app.add_typer(moments_app, name="moments")
 app.command()(doctor)
 app.command(

@@ -17,6 +17,9 @@ from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.translate.stored import FORMAT, MATRIX, NORMS, largest, norms_of_rows
 
+FILE = "translation.safetensors"
+"""The file of a translation's repository on the hub."""
+
 
 class Vector(Protocol):
     """A query (`Query`)."""
@@ -156,3 +159,29 @@ class Translation:
         """
         notes, tensors = read_tensors(path, "translation", "fit it again", FORMAT, "meta", [MATRIX])
         return cls(notes.get("method", ""), tensors[MATRIX], notes["meta"])
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Uploads the translation with a card; returns the commit's address. See `hub.push`."""
+        from atlas_jax.hub import card, push
+
+        about = f"A translation of atlas-jax.\n\n```\n{self}\n```"
+        header = {"method": self.method, **self.meta}
+        load = f'translation = aj.Translation.from_hub("{repo_id}")'
+        text = card(f"{self.method} translation", about, load, FILE, header)
+        return push(self.save, FILE, text, repo_id, token, private=private, revision=revision)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None
+    ) -> Translation:
+        """Reads what `push_to_hub` uploaded. See `hub.pull`."""
+        from atlas_jax.hub import pull
+
+        return cls.load(pull(FILE, repo_id, revision, token))

@@ -17,6 +17,8 @@ from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.verbalize.held_out import TOP
 
 _FORMAT = "atlas-jax bridge 1"
+FILE = "bridge.safetensors"
+"""The file of a bridge's repository on the hub."""
 _NAMES = ("matrix", "intercept", "mean_x", "mean_y", "scale_x", "scale_y")
 _SPECTRUM = ("eigenvalues", "eigenvectors")
 
@@ -169,6 +171,31 @@ class Bridge:
         halves = tensors["half0"], tensors["half1"]
         arrays = {name: tensors[name] for name in (*_NAMES, *_SPECTRUM)}
         return cls(halves=halves, meta=notes["header"], **arrays)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        token: str | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Uploads the bridge with a card; returns the commit's address. See `hub.push`."""
+        from atlas_jax.hub import card, push
+
+        about = f"A bridge of atlas-jax.\n\n```\n{self!r}\n```"
+        load = f'bridge = Bridge.from_hub("{repo_id}")  # of atlas_jax.verbalize'
+        text = card("bridge", about, load, FILE, self.meta)
+        return push(self.save, FILE, text, repo_id, token, private=private, revision=revision)
+
+    @classmethod
+    def from_hub(
+        cls, repo_id: str, *, revision: str | None = None, token: str | None = None
+    ) -> Bridge:
+        """Reads what `push_to_hub` uploaded. See `hub.pull`."""
+        from atlas_jax.hub import pull
+
+        return cls.load(pull(FILE, repo_id, revision, token))
 
 
 def removed(
