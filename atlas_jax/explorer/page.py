@@ -169,9 +169,12 @@ class _Search:
     def _shade(self, here: Place, *controls: Any) -> Iterator[list[Any]]:
         yield from self._views(_at(here, *controls))
 
-    def _choose(self, here: Place, *controls: Any, event: gr.EventData) -> Iterator[list[Any]]:
+    def _choose(
+        self, here: Place, text: str, site: str, method: str, heat: bool, event: gr.EventData
+    ) -> Iterator[list[Any]]:
         feature = (str(event.site), int(event.feature))
-        yield from self._views(replace(_at(here, *controls), feature=feature))
+        asked = _at(here, text, site, method, heat)
+        yield from self._views(replace(asked, feature=feature))
 
     def _views(self, here: Place) -> Iterator[list[Any]]:
         for shown in self.answers.show(here):

@@ -112,7 +112,8 @@ class StoredTranslation:
 def norms_of_rows(matrix: Any, rows: int) -> Float32[np.ndarray, " ds"]:
     """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists."""
     parts: Sequence[np.ndarray] = [
-        np.linalg.norm(matrix[start : start + _BLOCK], axis=1) for start in range(0, rows, _BLOCK)
+        np.linalg.norm(matrix[start : min(start + _BLOCK, rows)], axis=1)
+        for start in range(0, rows, _BLOCK)
     ]
     norms = np.concatenate([np.zeros(0, np.float32), *parts])
     return np.where(norms > 0, norms, 1).astype(np.float32)

@@ -21,7 +21,7 @@ from atlas_jax.explorer.server import listen, make_app
 from .chromium import find_chromium
 from .conftest import SITES
 
-SECONDS = 120.0
+SECONDS = 300.0
 QUERY = "rivers"
 
 
