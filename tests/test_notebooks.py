@@ -8,6 +8,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from atlas_jax.pipeline import run_experiment
 from atlas_jax.pipeline.smoke import smoke_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -15,23 +16,36 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TINY = {
     "01_quickstart": {"FEATURES": 10, "QUERY": "rivers", "PROMPT": "The function returns"},
     "02_capture_and_fit_at_scale": {"TEXTS": 160},
-    "03_search_and_steer": {"QUERY": "rivers", "OTHER": "kitchens", "NEW_TOKENS": 6},
+    "03_search_and_steer": {"QUERY": "rivers", "OTHER": "kitchens", "NEW_TOKENS": 6, "RUN": "run"},
     "04_bridge_and_verbalize": {"PASSAGES": 40, "CHARACTERS": 400},
 }
 
 
+class Silent:
+    """Where a run tells nobody what it does."""
+
+    def stage(self, *_):
+        pass
+
+    line = table = stage
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder to run in, and what stands in for the parameters of every notebook."""
+    """A folder to run in, with a finished run, and what stands in for the parameters."""
     folder = tmp_path_factory.mktemp("notebooks")
     recipe = smoke_recipe(folder / "models")
+    less = {"fit.methods": ["procrustes"], "evaluate.curve": False, "retrieval.features": 0}
+    less |= {"identify.queries": [], "steer.strengths": []}
+    for stage in ("models", "corpus", "capture", "fit"):
+        run_experiment(recipe.with_values(less), folder / "run", Silent(), only=stage)
     return folder, {
         "SUBJECT": recipe.subject.model,
         "SITE": "blocks.2.mlp.hook_post",
         "ATLAS": recipe.atlas.reference,
         "SOURCE": recipe.corpus.source,
         "TEXTS": recipe.corpus.sequences,
-        "FOLDER": "run",
+        "FOLDER": "stores",
     }
 
 
