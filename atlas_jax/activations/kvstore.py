@@ -31,7 +31,7 @@ def kvstore_spec(url: str | os.PathLike[str]) -> dict[str, Any]:
     """
     text = str(url)
     if "://" not in text:
-        return {"driver": "file", "path": f"{Path(text).expanduser().absolute()}/"}
+        return {"driver": "file", "path": f"{Path(text).expanduser().resolve()}/"}
     try:
         spec = ts.KvStore.Spec(text.rstrip("/") + "/").to_json()
     except ValueError as error:

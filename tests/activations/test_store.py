@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from atlas_jax.activations import capture, device_batches
+from atlas_jax.activations import ActivationStore, capture, device_batches
 from atlas_jax.activations.layout import array_spec, shard_rows
 from atlas_jax.errors import InputError
 from atlas_jax.parallel import make_mesh
@@ -143,6 +143,13 @@ def test_rows_go_to_files_that_other_programs_read(source, texts, tmp_path, dtyp
     with pytest.raises(InputError, match="got 150"):
         rows.export(tmp_path / "b.npy", [150])
     assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_may_be_named_from_beside_it(store, tmp_path, monkeypatch):
+    (tmp_path / "beside").mkdir()
+    monkeypatch.chdir(tmp_path / "beside")
+    again = ActivationStore.open("../s")
+    np.testing.assert_array_equal(again["blocks.0.a"][:], store["blocks.0.a"][:])
 
 
 def test_it_prints_what_it_holds(store, source, texts, tmp_path):
