@@ -163,7 +163,7 @@ def test_the_other_tabs(page):
 def test_planted_markup_is_text_and_nothing_leaves_the_machine(page, visit, address):
     page.get_by_role("tab", name="Search").click()
     text = page.locator(".samples li").first.inner_text()
-    assert "<script>window.hurt=1</script>" in text and "{{value}} ${1" in text
+    assert "<script>window.hurt=1</script>" in text and "{{value}}" in text
     assert page.evaluate("window.hurt") is None
     assert page.locator("#detail img, #detail script, #ranking img, #ticks img").count() == 0
     kinds = {urlsplit(url).scheme for url in visit.asked}
