@@ -131,7 +131,7 @@ def attempt(what: str, call: Callable[[], T]) -> T:
         return call()
     except InputError:
         raise
-    # TensorStore raises the last one for what a kind of store cannot do.
+    # The last one is how TensorStore answers where a kind of store cannot do something.
     except (OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"Could not {what}: {reason(error)}") from None
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Float32, Float64
 
 from atlas_jax.errors import InputError
-from atlas_jax.export.tensors import write_whole
+from atlas_jax.files import writing
 from atlas_jax.models import Edit, LanguageModel, parse_site
 
 _KIND = "controlvector"
@@ -61,7 +61,10 @@ def export_control_vector(
         finally:
             writer.close()
 
-    return write_whole(Path(path).expanduser(), write)
+    path = Path(path).expanduser()
+    with writing(path) as draft:
+        write(draft)
+    return path
 
 
 def residual_directions(

@@ -31,7 +31,7 @@ from atlas_jax.activations.pool import after_first
 from atlas_jax.atlas import SAE, Atlas, Labels, save_saelens
 from atlas_jax.atlas.sae import decode, encode
 from atlas_jax.errors import InputError
-from atlas_jax.export.tensors import write_whole
+from atlas_jax.files import write_json, write_text
 from atlas_jax.models import LanguageModel
 from atlas_jax.progress import Bar
 from atlas_jax.translate.translation import Translation
@@ -187,14 +187,10 @@ def export_sae(
         "thresholds": "none" if sae.threshold is None else "rates of the atlas' features",
         **(card or {}),
     }
-    try:
-        save_saelens(sae, folder, site=site, model_name=name)
-    except OSError as error:
-        raise InputError(f"Could not write {folder}: {error.strerror or error}.") from None
+    save_saelens(sae, folder, site=site, model_name=name)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(folder / "labels.jsonl", lambda draft: draft.write_text(text, "utf-8"))
-    note = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-    write_whole(folder / "card.json", lambda draft: draft.write_text(note, "utf-8"))
+    write_text(folder / "labels.jsonl", text)
+    write_json(folder / "card.json", about)
     return folder
 
 

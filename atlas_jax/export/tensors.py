@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import writing
 from atlas_jax.translate.translation import Translation
 
 Arrays = Mapping[str, np.ndarray]
@@ -50,28 +51,8 @@ def export_arrays(arrays: Arrays, path: str | os.PathLike[str], meta: Mapping[st
     if path.suffix not in FILES:
         raise InputError(f"Expected a file ending in {', '.join(FILES)}, got '{path.name}'.")
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return write_whole(path, lambda draft: FILES[path.suffix](draft, whole, meta))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
-    """Lets `write` make a draft beside `path`, and gives it its name when that is done.
-
-    Raises:
-        InputError: a place that cannot be written to.
-    """
-    draft = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(draft)
-        draft.chmod(0o644)  # safetensors makes it readable by its owner alone
-        os.replace(draft, path)
-    except OSError as error:
-        raise InputError(
-            f"Could not write {path}: {error.strerror or error}. Free some space, or name another "
-            "file."
-        ) from None
-    finally:
-        draft.unlink(missing_ok=True)
+    with writing(path) as draft:
+        FILES[path.suffix](draft, whole, meta)
     return path
 
 

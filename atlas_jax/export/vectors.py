@@ -12,7 +12,8 @@ import numpy as np
 from atlas_jax.errors import InputError
 from atlas_jax.export.control_vector import export_control_vector
 from atlas_jax.export.snippets import SNIPPETS, snippet
-from atlas_jax.export.tensors import FILES, export_arrays, write_whole
+from atlas_jax.export.tensors import FILES, export_arrays
+from atlas_jax.files import write_text
 from atlas_jax.models import POINTS, Edit, LanguageModel
 
 _FORMAT = "atlas-jax steering vector 1"
@@ -72,7 +73,7 @@ def export_vectors(
         )
     text = snippet(library, path.name)
     tensors_file = export_arrays(tensors, path.with_suffix(".safetensors"), meta)
-    return [tensors_file, write_whole(path, lambda draft: draft.write_text(text, "utf-8"))]
+    return [tensors_file, write_text(path, text)]
 
 
 def _place(site: str) -> tuple[int, int, str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.journal import Journal
 from atlas_jax.pipeline.lift_recipe import LiftRecipe, VerbalizerSource
 from atlas_jax.pipeline.passages import read_passages
@@ -114,7 +115,7 @@ def _same_recipe(recipe: LiftRecipe, path: Path) -> None:
             f"Expected a run with this bridge and these texts in {path.parent}, it holds another: "
             "use another folder."
         )
-    path.write_text(json.dumps(mine, indent=1), "utf-8")
+    write_json(path, mine)
 
 
 def _features(recipe: LiftRecipe) -> tuple[np.ndarray, list[str]]:

@@ -214,7 +214,6 @@ def save_saelens(
             "batch-top-k autoencoder a threshold and save it as jumprelu."
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     names = ["W_enc", "b_enc", "W_dec", "b_dec"]
     names += ["threshold"] if sae.threshold is not None else []
     tensors: dict[str, np.ndarray] = {

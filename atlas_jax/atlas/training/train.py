@@ -33,6 +33,7 @@ from atlas_jax.atlas.training.state import Losses, State, Weights, init, load_st
 from atlas_jax.atlas.training.step import update
 from atlas_jax.atlas.training.windows import Windows
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.progress import Bar
 
 _THRESHOLD_BATCHES = 64
@@ -119,7 +120,7 @@ def train_atlas(
         theta = smallest_kept(state.weights, windows.batch, last, standard, recipe)
     sae = fold(state.weights, standard, recipe, theta)
     save_saelens(sae, out, site=site, model_name=model_name, max_norm=windows.limit, half=half)
-    log.write_text(json.dumps(plan | {"steps": steps, "losses": losses}, indent=1))
+    write_json(log, plan | {"steps": steps, "losses": losses})
     checkpoint.unlink(missing_ok=True)
     return load_saelens(out).sae
 

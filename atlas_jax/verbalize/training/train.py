@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json
 from atlas_jax.models.lookup import find_checkpoint
 from atlas_jax.models.sites import Site, parse_site
 from atlas_jax.models.tokenizer import Tokenizer
@@ -106,7 +107,7 @@ def train_verbalizer(
     save_description(out, folder, tokenizer, _sidecar(model, place, tokenizer, prompt, plan, data))
     save_checkpoint(out, model.arch, merged(trainer.graph, state.learned, trainer.frozen))
     data.background.save(out / BACKGROUND)
-    log.write_text(json.dumps({"name": name, "losses": state.losses}, indent=1))
+    write_json(log, {"name": name, "losses": state.losses})
     checkpoint.unlink(missing_ok=True)
     return out
 
