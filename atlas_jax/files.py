@@ -62,6 +62,19 @@ def write_json(path: str | os.PathLike[str], value: Any, **how: str) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", **how)
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Of a file's bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"Could not read {path}: {error.strerror}. Make it again.") from None
+
+
 def write_tensors(
     path: str | os.PathLike[str],
     tensors: Mapping[str, np.ndarray],
@@ -75,7 +88,20 @@ def write_tensors(
     sums = {name: _checksum(value) for name, value in arrays.items()} | {"": _of_notes(notes)}
     with writing(path, **how) as draft:
         save_file(arrays, draft, {**notes, _CHECKSUMS: json.dumps(sums)})
+        _sort_notes(draft)
     return Path(path)
+
+
+def _sort_notes(path: Path) -> None:
+    """safetensors writes the notes in an order of chance; the same contents get the same bytes."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            file.seek(8)
+            file.write(text.ljust(size))
 
 
 def read_tensors(

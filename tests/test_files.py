@@ -100,3 +100,12 @@ def test_files_of_others_have_no_checksums_and_are_read(tmp_path):
             read(tmp_path / "a.safetensors", **how)
     with pytest.raises(InputError, match="Expected a map at .* there is no such file"):
         read(tmp_path / "b.safetensors")
+
+
+def test_the_same_tensors_and_notes_are_the_same_bytes(tmp_path):
+    tensors = {"b": np.arange(5.0), "a": np.ones((2, 3), np.float32)}
+    notes = {name: f'{name} é \u2028 " \\ \x01 \x7f' for name in "zyxwvutsrqponm"}
+    files = [write_tensors(tmp_path / name, tensors, notes) for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    found, values = read_tensors(files[0], "file", "make it again")
+    assert found == notes and (values["b"] == tensors["b"]).all()

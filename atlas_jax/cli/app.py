@@ -16,6 +16,7 @@ from atlas_jax.cli import evaluate_steering as steering_evaluation
 from atlas_jax.cli import explore as exploring
 from atlas_jax.cli import lift as lifting
 from atlas_jax.cli import verbalize as verbalizing
+from atlas_jax.cli import verify as verifying
 from atlas_jax.cli.atlas import atlas_app
 from atlas_jax.cli.capture import capture
 from atlas_jax.cli.console import (
@@ -63,6 +64,7 @@ app.command(epilog=exploring.EPILOG)(exploring.explore)
 app.command(epilog=bridging.EPILOG)(bridging.bridge)
 app.command(epilog=verbalizing.EPILOG)(verbalizing.verbalize)
 app.command(epilog=lifting.EPILOG)(lifting.lift)
+app.command(epilog=verifying.EPILOG)(verifying.verify)
 
 Out = Annotated[Path | None, typer.Option(help="Folder of the run. [default: runs/<recipe>]")]
 Split = Annotated[

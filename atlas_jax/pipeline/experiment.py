@@ -329,6 +329,8 @@ class Experiment:
         }
         self.run.write_json("report.json", result)
         save_report(result, self.run.folder / "report.html")
+        self.run.keep("report.html")
+        self.run.save_manifest()
         save_plots(result, self.run.folder / "reports" / "figures")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import sha256_of, write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 Others = Literal["stay away", "load", "help"]
 
+MANIFEST = "manifest.json"
+"""What was asked, what was done, by which versions, and the sha256 of small files."""
 _PACKAGES = ("atlas-jax", "jax", "flax", "transformers", "numpy", "tensorstore", "nltk")
 
 
@@ -48,7 +50,7 @@ class Run:
             ) from None
         self.manifest: dict[str, Any] = {"stages": {}}
         with suppress(OSError, ValueError):
-            found = json.loads((self.folder / "manifest.json").read_text("utf-8"))
+            found = json.loads((self.folder / MANIFEST).read_text("utf-8"))
             if isinstance(found.get("stages"), dict):
                 self.manifest = found
         self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
@@ -99,7 +101,7 @@ class Run:
                 "seconds": round(seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
-            self.write_json("manifest.json", self.manifest)
+            self.save_manifest()
         if others == "load":
             barrier(name)
         return result
@@ -131,6 +133,17 @@ class Run:
             return
         remedy = "Free some space, or name another folder with --out"
         write_json(self.folder / name, value, remedy=remedy)
+        if name != MANIFEST:
+            self.keep(name)
+
+    def keep(self, name: str) -> None:
+        """Records a file's sha256 in the manifest."""
+        found = sha256_of(self.folder / name)
+        self.manifest.setdefault("files", {})[name] = found
+
+    def save_manifest(self) -> None:
+        """Writes the manifest."""
+        self.write_json(MANIFEST, self.manifest)
 
     def read_json(self, name: str) -> Any:
         """Reads a JSON file of the run."""
