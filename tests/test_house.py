@@ -8,7 +8,9 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -264,3 +266,34 @@ def test_the_wheel_holds_the_kernels_and_the_data(tmp_path):
     assert not {name for name in expected if name not in names and "__pycache__" not in name}
     assert "atlas_jax/py.typed" in names
     assert not [name for name in names if name.split("/")[0] in ("kernels", "tests")]
+
+
+FAMILIES = {
+    "Apache-2.0": ("apache",),
+    "BSD-3-Clause": ("bsd", "enthought"),
+    "MIT": ("mit",),
+    "PSF (matplotlib's own)": ("python software foundation", "matplotlib"),
+    "ISC": ("isc",),
+    "MPL-2.0": ("mpl",),
+}
+
+
+def test_every_dependency_is_listed_with_the_licence_it_states():
+    page = (ROOT / "docs" / "licences.md").read_text("utf-8")
+    listed = {
+        name.strip(): licence
+        for licence, names in re.findall(r"^\| (\S[^|]*) \| ([^|]+) \|$", page, re.M)
+        for name in names.split(",")
+        if licence in FAMILIES
+    }
+    listed |= {name: licence for name, licence in re.findall(r"([\w-]+) \((\S+?)\)", page)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    names = {re.match(r"[\w.-]+", line)[0] for line in wanted} - {"atlas-jax"}
+    for name in sorted(names):
+        assert listed.get(name) in FAMILIES, name
+        about = metadata(name)
+        stated = [about.get("License-Expression"), about.get("License")]
+        stated += [c for c in about.get_all("Classifier") or [] if c.startswith("License")]
+        text = " ".join(s for s in stated if s).lower()
+        assert any(word in text for word in FAMILIES[listed[name]]), (name, text[:200])

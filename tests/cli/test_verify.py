@@ -21,6 +21,9 @@ from atlas_jax.translate import METHODS, Translation
 SITE = "blocks.1.mlp.hook_post"
 STAMPED = {"manifest.json", "report.json", "report.html"}  # hold times
 
+KEYS = ("OPENAI_API_KEY", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SOME_SECRET")
+PLANTED = "planted-key-0123456789"
+
 
 class Silent:
     """Shows nothing."""
@@ -53,8 +56,11 @@ def runs(tmp_path_factory):
             "retrieval.features": 4,
         }
     )
-    for name in ("one", "two"):
-        run_experiment(recipe, folder / name, Silent(), PunktSentenceTokenizer())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in KEYS:
+            patch.setenv(name, PLANTED)
+        for name in ("one", "two"):
+            run_experiment(recipe, folder / name, Silent(), PunktSentenceTokenizer())
     return folder
 
 
@@ -80,6 +86,12 @@ def test_the_same_recipe_gives_the_same_files(runs):
     for name, recorded in manifest["files"].items():
         assert recorded == one[name]
     assert {"report.json", "report.html", "reports/quality.json"} <= manifest["files"].keys()
+
+
+def test_keys_of_the_environment_are_in_no_file(runs):
+    files = [path for path in runs.rglob("*") if path.is_file()]
+    assert len(files) > 60
+    assert [path for path in files if PLANTED.encode() in path.read_bytes()] == []
 
 
 def verify(folder, *options):
