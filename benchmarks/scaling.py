@@ -78,7 +78,8 @@ class Work:
             from atlas_jax.activations import capture
 
             model, texts = inputs
-            capture(model, texts, ("blocks.4.mlp.hook_post",), out=out, rows_per_part=64)
+            part = min(64, rows // 4)
+            capture(model, texts, ("blocks.4.mlp.hook_post",), out=out, rows_per_part=part)
             return
         from atlas_jax.parallel import make_mesh
         from atlas_jax.translate import fit
@@ -154,7 +155,8 @@ class Team:
             process.stdin.write(f"{task}\t{rows}\t{place}\n")  # type: ignore[union-attr]
             process.stdin.flush()  # type: ignore[union-attr]
         for process in self.processes:
-            if process.stdout.readline() != "done\n":  # type: ignore[union-attr]
+            lines = iter(process.stdout.readline, "")  # type: ignore[union-attr]
+            if "done\n" not in lines:  # what connects the processes writes lines of its own
                 raise SystemExit(f"A process has ended while it did: {task}, {rows} rows.")
 
     def end(self) -> None:
