@@ -105,7 +105,8 @@ class Explored:
     def warm(self) -> None:
         """Reads what the first answer needs; what cannot be read is said when somebody asks."""
         with suppress(InputError):
-            self.search("words that load the embedder")
+            for times in (1, 4):  # programs for queries of up to 16 and 32 tokens
+                self.search("words that load it " * times)
         with suppress(InputError):
             for site in self.places(ALL, self.method):
                 _ = self.stored(site, self.method).row_norms
