@@ -135,7 +135,7 @@ _NNSIGHT = '''
 def steer(model, file=FILE):
     """Call inside model.trace(...), or for each step inside model.generate(...)."""
     for site, *rest in load(file):
-        name, side = place(model._model, site)
+        name, side = place(model._module, site)
         module = model.get(name)
         if side == "input":
             module.input = edit(module.input, *rest)

@@ -217,6 +217,21 @@ def test_the_script_for_transformer_lens(models, theirs, tiny_tokenizer, ids, tm
     same(steered[0].numpy(), ours(model, ids, edits), ours(model, ids))
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_the_script_for_nnsight(models, theirs, tiny_tokenizer, ids, tmp_path, family):
+    from nnsight import LanguageModel
+    from transformers import AutoTokenizer
+
+    model = models[family]
+    edits = [edit(model, f"blocks.{1 + i % 2}.{p}", 2.0, "steer", i) for i, p in enumerate(POINTS)]
+    found = script(model, edits, tmp_path, "nnsight")
+    traced = LanguageModel(theirs[family], tokenizer=AutoTokenizer.from_pretrained(tiny_tokenizer))
+    with traced.trace(torch.tensor([ids])):
+        found["steer"](traced)
+        steered = traced.lm_head.output.save()
+    same(steered[0].detach().numpy(), ours(model, ids, edits), ours(model, ids))
+
+
 def test_every_script_is_python_and_needs_nothing_of_ours():
     for text in SNIPPETS.values():
         compile(text, "snippet", "exec")
