@@ -32,6 +32,8 @@ _OWN = """
     display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; }
   .spread { min-width: 0; max-width: 34rem; }
   .spread rect { fill: var(--c0); }
+  .spread text { fill: var(--soft); font-size: 12px; }
+  .spread line { stroke: var(--rule); }
   .samples p { max-width: none; }
   .figure { max-width: 56rem; }
   .beside { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; }
@@ -40,7 +42,7 @@ _OWN = """
     font: 1.05rem/1.6 Charter, Georgia, "DejaVu Serif", serif; }
   .beside .prompt { color: var(--soft); }
   .beside .towards .new { background: color-mix(in srgb, var(--hot) 13%, transparent); }
-  .explained { font-size: .9rem; display: inline-block; min-width: 14rem; max-width: 26rem; }
+  .explained { font-size: .9rem; display: block; min-width: 14rem; max-width: 26rem; }
   @media (max-width: 48rem) { .beside { grid-template-columns: 1fr; } }
 """
 

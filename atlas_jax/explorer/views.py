@@ -106,15 +106,15 @@ def histogram(spread: Spread) -> Html:
         shape = {"x": round(i * step + 0.5, 2), "y": round(base - tall, 2)}
         bars.append(element("rect", said, width=round(step - 1, 2), height=tall, **shape))
     ends = [
-        element("text", number(float(spread.edges[0]), 2), x=0, y=height - 6, class_="tick"),
-        element("text", number(float(spread.edges[-1]), 2), x=width, y=height - 6, class_="tick",
+        element("text", number(float(spread.edges[0]), 2), x=0, y=height - 6),
+        element("text", number(float(spread.edges[-1]), 2), x=width, y=height - 6,
                 text_anchor="end"),
     ]  # fmt: skip
     counted = f"{number(spread.n)} of {number(spread.total)} held-out texts"
     label = f"Distribution over {counted}, heights logarithmic"
-    middle = element("text", f"{counted}, log height", x=width / 2, y=height - 6, class_="tick",
+    middle = element("text", f"{counted}, log height", x=width / 2, y=height - 6,
                      text_anchor="middle")  # fmt: skip
-    line = element("line", x1=0, x2=width, y1=base, y2=base, class_="axis")
+    line = element("line", x1=0, x2=width, y1=base, y2=base)
     return element(
         "svg", *bars, line, *ends, middle, viewBox=f"0 0 {width} {height}", role="img",
         aria_label=label, class_="spread",
