@@ -1,17 +1,17 @@
 """The autoencoder that a subject inherits through a translation: an atlas' features at its site.
 
     f_k = z_k where z_k > theta_k, else 0,   z = x T^          (x: a token's activations, d_s)
-    x_hat = f T^'
+    x_hat = f T^' + b
 
 with T^ the rows of T at unit length. Latent k is the atlas' feature k, with its labels. It reads x
 by the scores of the query e_k (eq. 3: s = T^ e_k, which is how the evaluation of a translation
-ranks texts), and writes what eq. 4 adds for that query: W_enc = T^, W_dec = T^', no biases. For
-Procrustes of full rank with d_s <= d_c, T^ = T and T T' = I: T' is then also the pseudo-inverse of
-T, eq. 2's map between the two spaces, and without thresholds and relu x_hat = x.
+ranks texts), and writes what eq. 4 adds for that query: W_enc = T^, W_dec = T^'. For Procrustes of
+full rank with d_s <= d_c, T^ = T and T T' = I: T' is then also the pseudo-inverse of T, eq. 2's map
+between the two spaces, and without thresholds and relu x_hat = x.
 
 T says nothing about scale, so the thresholds come from rates: theta_k is the value above which z_k
 lies on as many of the subject's tokens as the atlas' feature k is active on, of the same texts. The
-two models need not share a tokenizer for that.
+two models need not share a tokenizer for that. b is the mean of x - f T^' on the subject's tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ _CARD_ROWS = 1024
 def inherited_sae(
     translation: Translation, thresholds: Float32[np.ndarray, " dc"] | None = None
 ) -> SAE:
-    """W_enc = T^ (d_s, d_c), W_dec = T^', theta as given; without thresholds a plain relu.
+    """W_enc = T^ (d_s, d_c), W_dec = T^', theta as given, b = 0; without thresholds a plain relu.
 
     Args:
         translation: T of the subject's site.
@@ -94,7 +95,7 @@ def calibrated_sae(
     texts: Sequence[str],
     tokens: int = 8192,
 ) -> tuple[SAE, dict[str, Any]]:
-    """The inherited autoencoder with thresholds by rates, and its card.
+    """The inherited autoencoder with thresholds by rates, b the mean of what is left, and its card.
 
     Args:
         translation: T.
@@ -120,6 +121,7 @@ def calibrated_sae(
     sae = inherited_sae(translation)
     encoder = np.asarray(sae.W_enc)
     sae = inherited_sae(translation, match_rates(rows, encoder, _rates(atlas, texts[:count])))
+    sae = replace(sae, b_dec=_mean_left(sae, rows))
     x = jnp.asarray(rows[:: math.ceil(len(rows) / _CARD_ROWS)])
     features = encode(sae, x)
     error = jnp.sum((x - decode(sae, features, x)) ** 2)
@@ -131,6 +133,15 @@ def calibrated_sae(
         "fve": float(1 - error / total),
     }
     return sae, card
+
+
+def _mean_left(sae: SAE, rows: Float32[np.ndarray, "n ds"]) -> Float[Array, " ds"]:
+    """Mean of x - f T^'."""
+    left = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), _CARD_ROWS):
+        x = jnp.asarray(rows[start : start + _CARD_ROWS])
+        left += np.asarray(x - decode(sae, encode(sae, x), x), np.float64).sum(0)
+    return jnp.asarray((left / len(rows)).astype(np.float32))
 
 
 def export_sae(
@@ -180,7 +191,7 @@ def export_sae(
         for feature, label in labels.pairs()
     ]
     about = {
-        "definition": "f = x T^ where above theta, x_hat = f T^'; T^ has unit rows",
+        "definition": "f = x T^ where above theta, x_hat = f T^' + b; T^ has unit rows",
         "translation": translation.method,
         "subject": subject,
         "atlas": atlas,
