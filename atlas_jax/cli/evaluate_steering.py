@@ -165,11 +165,15 @@ def _judge(
 
 
 def _show(rows: list[dict[str, Any]], judge: str, terminal: Terminal) -> None:
-    from atlas_jax.evaluate.tables import interval_cell
+    from atlas_jax.evaluate.tables import METHOD_NAMES, interval_cell
 
     metrics = ("faithfulness", "held_out", "delta_activation")
     cells = [
-        [row["method"], row["place"], *(interval_cell(row, metric, 2) for metric in metrics)]
+        [
+            METHOD_NAMES.get(row["method"], row["method"]),
+            row["place"],
+            *(interval_cell(row, metric, 2) for metric in metrics),
+        ]
         for row in rows
     ]
     heads = ["faithfulness, %", "held out, %", "change of activation"]
