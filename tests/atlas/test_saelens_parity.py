@@ -170,7 +170,7 @@ def test_top_k_by_activation_function(tmp_path):
 def test_log_thresholds(tmp_path):
     build("jumprelu").save_model(tmp_path)
     path = tmp_path / "sae_weights.safetensors"
-    tensors = load_file(path)
+    tensors = {name: value.clone() for name, value in load_file(path).items()}  # not the file's
     theta = tensors.pop("threshold").abs()
     save_file(tensors | {"log_threshold": theta.log()}, path)
     sae = sae_lens.JumpReLUSAE(sae_lens.JumpReLUSAEConfig(**SIZES))
