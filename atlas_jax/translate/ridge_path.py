@@ -122,6 +122,8 @@ def held_out_errors(
 
 def fold_bounds(n: int, folds: int) -> list[int]:
     """Where each of `folds` contiguous folds of n rows begins, and n (as scikit-learn's KFold)."""
+    if n < 2:
+        raise InputError(f"Expected at least two samples to choose alpha by folds, got {n}.")
     if not 2 <= folds <= n:
         raise InputError(f"Expected from 2 to {n} folds of {n} samples, got {folds}.")
     sizes = np.full(folds, n // folds)
