@@ -17,6 +17,8 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
+_RECENT = 300.0
+"""Seconds that the time left is judged by: batches take unlike times, some steps minutes."""
 
 
 class Bar:
@@ -36,6 +38,7 @@ class Bar:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
+            speed_estimate_period=_RECENT,
             transient=True,
             disable=not console.is_terminal,
         )
@@ -48,6 +51,11 @@ class Bar:
     def advance(self, n: float = 1) -> None:
         """Moves the bar by `n` units."""
         self._progress.advance(self._task, n)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left, as the bar shows them; None where that cannot be told yet."""
+        return self._progress.tasks[self._task].time_remaining
 
     def __exit__(
         self,
