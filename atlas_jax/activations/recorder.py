@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,11 +112,13 @@ def record(
             filling = _Filling(part, rows, part.last - part.first)
             for batch in part.plan(tokens, batch_tokens):
                 inputs: Any = tokens.batch(batch, part.first, devices, pad_id)
+                new = inputs[0].shape not in shapes
                 shapes.add(inputs[0].shape)
                 positions += inputs[0].size if part.index in own else 0
                 if split is not None:
                     inputs = [on_devices(values, split) for values in inputs]
-                flight.append((filling, batch, recording.read(*inputs)))
+                with bar.apart() if new else nullcontext():  # it may have to be compiled
+                    flight.append((filling, batch, recording.read(*inputs)))
                 if len(flight) > _IN_FLIGHT:
                     land()
             if part.index in own:

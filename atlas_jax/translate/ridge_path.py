@@ -105,6 +105,9 @@ def held_out_errors(
         per_target: one column for each subject feature; else one for their mean.
     """
     live = gram.live
+    if not live.size:  # rows of zeros predict nothing
+        alone = held.squares if per_target else held.squares.mean(keepdims=True)
+        return np.tile(alone / held.n, (len(alphas), 1))
     values, vectors = gram.spectrum
     q = vectors[:, gram.kept]
     d = 1.0 / (values[gram.kept][None, :] + np.asarray(alphas)[:, None])

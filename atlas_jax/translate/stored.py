@@ -110,12 +110,21 @@ class StoredTranslation:
 
 
 def norms_of_rows(matrix: Any, rows: int) -> Float32[np.ndarray, " ds"]:
-    """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists."""
+    """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists.
+
+    Raises:
+        InputError: a row that is not finite.
+    """
     parts: Sequence[np.ndarray] = [
         np.linalg.norm(matrix[start : min(start + _BLOCK, rows)].astype(np.float64), axis=1)
         for start in range(0, rows, _BLOCK)
     ]
     norms = np.concatenate([np.zeros(0, np.float32), *parts])
+    if not np.isfinite(norms).all():
+        raise InputError(
+            f"Expected a finite translation, row {int(np.argmin(np.isfinite(norms)))} has NaN or "
+            "infinity: fit it again."
+        )
     return np.where(norms > 0, norms, 1).astype(np.float32)
 
 
