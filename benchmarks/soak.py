@@ -26,7 +26,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -192,28 +192,37 @@ def one_round(model: Any, atlas: Any, texts: Any, folder: Path, tokens: int) -> 
 
 
 def soak(
-    minutes: float, texts: int, every: float, folder: Path, tokens: int = 64, corpora: int = 4
+    model: Any,
+    atlas: Any,
+    draw: Callable[[int, int], Any],
+    texts: int,
+    minutes: float,
+    folder: Path,
+    every: float = 1.0,
+    tokens: int = 64,
+    corpora: int = 4,
 ) -> dict[str, Any]:
     """Runs both stages; see the head of this file.
 
     Args:
-        minutes: of both together, after the warm-up.
+        model: the subject.
+        atlas: of another model.
+        draw: gives n texts for a seed.
         texts: of a round.
+        minutes: of both stages together, after the warm-up.
+        folder: for the stores.
         every: seconds between two samples.
-        folder: for models and stores.
         tokens: longer texts are cut.
         corpora: that the rounds take in turn.
     """
     import atlas_jax as aj
-    from atlas_jax.pipeline.smoke import smoke_recipe
 
-    smoke_recipe(folder)
-    model, atlas = aj.load_model(folder / "subject"), aj.load_atlas(folder / "atlas")
     stages: list[dict[str, Any]] = []
     watch_bars(stages)
-    read = [sentences(texts, seed) for seed in range(corpora)]
+    read = [draw(texts, seed) for seed in range(corpora)]
     for part in read:
         one_round(model, atlas, part, folder, tokens)
+    stages.clear()  # of the warm-up, which compiles
     begun, rounds = time.perf_counter(), 0
     with Watch(every) as watch:
         while time.perf_counter() - begun < 40 * minutes:
@@ -223,8 +232,9 @@ def soak(
     begun = time.perf_counter()
     aj.capture(model, read[0], out=folder / "rate", max_tokens=tokens)
     rate = texts / (time.perf_counter() - begun)
-    much = sentences(max(texts, int(rate * 20 * minutes)), 9)
+    much = draw(max(texts, int(rate * 20 * minutes)), 9)
     aj.capture(model, much[: len(much) // 4], out=folder / "before", max_tokens=tokens)
+    stages.clear()
     with Watch(every) as long:
         aj.capture(model, much, out=folder / "long", max_tokens=tokens, progress="long capture")
     return {
@@ -255,8 +265,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--small", action="store_true", help="fewer texts a round")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="atlas-jax-soak-") as folder:
-        result = soak(asked.minutes, 300 if asked.small else 4000, 1.0, Path(folder))
+    import atlas_jax as aj
+    from atlas_jax.pipeline.smoke import smoke_recipe
+
+    with tempfile.TemporaryDirectory(prefix="atlas-jax-soak-") as place:
+        folder = Path(place)
+        smoke_recipe(folder)
+        model, atlas = aj.load_model(folder / "subject"), aj.load_atlas(folder / "atlas")
+        texts = 300 if asked.small else 4000
+        result = soak(model, atlas, sentences, texts, asked.minutes, folder)
     result = {"benchmark": "soak", "minutes": asked.minutes, "machine": machine()} | result
     result["passed"] = passed(result)
     for stage, found in result["judged"].items():

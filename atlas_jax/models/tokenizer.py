@@ -94,13 +94,17 @@ class Tokenizer:
             stop = start + 1
             if _UNKNOWN in found[start]:
                 for end in range(start + 2, min(start + _SHARED, len(found)) + 1):
-                    whole = self.inner.decode([int(i) for i in ids[start:end]])
-                    if _UNKNOWN not in whole:
+                    run = [int(i) for i in ids[start:end]]
+                    whole = self.inner.decode(run)
+                    if _UNKNOWN not in whole or self._alone(whole) == run:  # a text may hold one
                         found[start:end] = [""] * (end - start - 1) + [whole]
                         stop = end
                         break
             start = stop
         return found
+
+    def _alone(self, text: str) -> list[int]:
+        return self.inner(text, add_special_tokens=False)["input_ids"]
 
     def pad(
         self, rows: list[list[int]], length: int, left: bool = False

@@ -49,9 +49,7 @@ def read_heat(
     return found
 
 
-def _in_characters(
-    pieces: Sequence[str], heat: Sequence[float]
-) -> tuple[list[str], list[float]]:
+def _in_characters(pieces: Sequence[str], heat: Sequence[float]) -> tuple[list[str], list[float]]:
     """Tokens that share a character as one, with the largest heat of them."""
     texts: list[str] = []
     shares: list[float] = []

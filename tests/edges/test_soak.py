@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import atlas_jax as aj
 from atlas_jax import progress
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -102,14 +103,22 @@ def test_the_time_left_of_a_bar_is_that_of_its_rate(monkeypatch):
     assert progress.Bar("a pulse").remaining is None
 
 
-def test_a_small_soak(tmp_path, monkeypatch):
+def test_a_small_soak(tmp_path, monkeypatch, tiny_llama):
     from atlas_jax.activations import recorder
+    from atlas_jax.pipeline.smoke import _atlas
     from atlas_jax.translate import accumulate
 
     for module in (recorder, accumulate):
         monkeypatch.setattr(module, "Bar", module.Bar)  # put back at the end
-    monkeypatch.setattr(soak, "METHODS", ("covariance",))
-    result = soak.soak(0.06, texts=12, every=0.1, folder=tmp_path, tokens=8, corpora=1)
+    monkeypatch.setattr(soak, "METHODS", ("procrustes",))
+    _atlas(tmp_path / "atlas", tiny_llama)
+    model, atlas = aj.load_model(tiny_llama), aj.load_atlas(tmp_path / "atlas")
+
+    def draw(n, seed):
+        return aj.Texts([f"{seed} rivers and {i} streets run to the sea" for i in range(n)])
+
+    how = {"every": 0.01, "tokens": 8, "corpora": 1}
+    result = soak.soak(model, atlas, draw, 12, 0.1, tmp_path, **how)
     assert result["rounds"] >= 1 and set(result["judged"]) == {"rounds", "capture"}
     assert result["judged"]["rounds"]["descriptors"]["passed"]
     assert result["judged"]["rounds"]["arrays"]["passed"]
