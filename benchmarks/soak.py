@@ -39,6 +39,7 @@ BLOCKS = 20
 MOST_MB_A_MINUTE = 1.0
 STEADY = ("descriptors", "threads", "arrays")
 SLACK = 2
+PART = 1000
 ETA_ERROR = 0.2
 LONG = 20.0
 METHODS = ("covariance", "correlation", "ridge", "procrustes", "semantic_lens")
@@ -230,13 +231,14 @@ def soak(
             gc.collect()
             rounds += 1
     begun = time.perf_counter()
-    aj.capture(model, read[0], out=folder / "rate", max_tokens=tokens)
+    how = {"max_tokens": tokens, "rows_per_part": PART}  # parts alike: their shapes come early
+    aj.capture(model, read[0], out=folder / "rate", **how)
     rate = texts / (time.perf_counter() - begun)
     much = draw(max(texts, int(rate * 20 * minutes)), 9)
-    aj.capture(model, much[: len(much) // 4], out=folder / "before", max_tokens=tokens)
+    aj.capture(model, much[: 6 * PART], out=folder / "before", **how)
     stages.clear()
     with Watch(every) as long:
-        aj.capture(model, much, out=folder / "long", max_tokens=tokens, progress="long capture")
+        aj.capture(model, much, out=folder / "long", progress="long capture", **how)
     return {
         "rounds": rounds,
         "texts": {"of_a_round": texts, "of_the_long_capture": len(much)},

@@ -311,3 +311,13 @@ def test_a_bridge_with_dead_duplicate_and_far_dimensions():
 def test_a_bridge_of_too_few_pairs():
     with pytest.raises(InputError, match="at least two pairs in each share"):
         bridged(np.ones((1, 3), np.float32), np.ones((1, 2), np.float32))
+
+
+@pytest.mark.parametrize("method", ["covariance", "correlation", "procrustes"])
+def test_what_is_too_small_to_square_counts_as_zero(method):
+    subject, atlas = pair()
+    atlas[:, 0] += 1.0
+    small, none = subject.copy(), subject.copy()
+    small[30:40], none[30:40] = subject[30:40] * np.float32(1e-30), 0
+    assert np.allclose(solved(small, atlas, (method, "")), solved(none, atlas, (method, "")))
+    assert not solved(subject * np.float32(1e-30), atlas, (method, "")).any()
