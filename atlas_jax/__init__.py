@@ -14,7 +14,9 @@
 Names are imported when first used, so that `import atlas_jax` is quick.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -114,9 +116,20 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'atlas_jax' has no attribute '{name}'")
     module = _WHERE[name]
     found = getattr(import_module(f"atlas_jax.{module}"), name)
-    # `identify` is a module and a function: the function is the public name.
     globals()[name] = found
     return found
+
+
+class _Package(ModuleType):
+    """`identify` and `fit_streaming` are modules and functions: the function is the public name,
+    whoever imports the module first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _WHERE):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

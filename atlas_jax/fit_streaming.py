@@ -139,7 +139,8 @@ class _Reader:
             )
         self.source, self.texts, self.sites = source, texts, tuple(sites)
         self.pool, self.batch_tokens = pool, batch_tokens
-        self.tokens = tokenize(source.tokenizer, texts, max_tokens, f"{source.name}: tokens")
+        longest = min(max_tokens, getattr(source, "context_length", max_tokens))
+        self.tokens = tokenize(source.tokenizer, texts, longest, f"{source.name}: encoding")
         mesh = source.mesh
         self.split = None if mesh is None else NamedSharding(mesh, PartitionSpec("data"))
         self.devices = 1 if mesh is None else mesh.shape["data"]

@@ -52,7 +52,8 @@ def capture(
         dtype: of the stored values: `float32`, `bfloat16` or `float16`; default: the model's.
         batch_tokens: positions of a batch. It may differ when a run is resumed (values then agree
             to rounding).
-        max_tokens: longer texts are cut; the store's meta counts them.
+        max_tokens: longer texts are cut, and those beyond what the model was made for; the store
+            says how many.
         rows_per_part: rows planned, computed and written together; default: about 32 batches.
         progress: label of the progress bar.
 
@@ -66,7 +67,8 @@ def capture(
         finished = agree("capture is finished", str(finished)) == "True"
     if not finished:
         label = progress or f"reading {source.name}"
-        tokens = tokenize(source.tokenizer, texts, max_tokens, f"{label}: tokens")
+        longest = recording.meta["max_tokens"]
+        tokens = tokenize(source.tokenizer, texts, longest, f"{label}: encoding")
         process = jax.process_index()
         with StoreWriter(
             out, recording.plan(tokens, batch_tokens, rows_per_part), process

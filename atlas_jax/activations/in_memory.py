@@ -49,7 +49,8 @@ def read_texts(
         InputError: what `capture` refuses.
     """
     recording, label = Recording.ask(source, [site], pool, None, texts, max_tokens), source.name
-    tokens, kept = tokenize(source.tokenizer, texts, max_tokens, f"{label}: tokens"), Kept()
+    longest = recording.meta["max_tokens"]
+    tokens, kept = tokenize(source.tokenizer, texts, longest, f"{label}: encoding"), Kept()
     rows = recording.plan(tokens, batch_tokens, None)["rows_per_part"]
     parts = cut_into_parts(rows, tokens, by_token=False)
     record(recording, tokens, parts, range(len(parts)), batch_tokens, kept, label)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.errors import InputError
 
+# A row of padding, or of one token, has nothing to pool: max gives -inf, the others NaN, which a
+# store and a fit refuse.
 PoolFunction = Callable[[Float[Array, "b t d"], Bool[Array, "b t"]], Float[Array, "b d"]]
 
 
@@ -37,15 +39,25 @@ def pool_mean(acts: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Ar
 
 def pool_absmax(acts: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array, "b d"]:
     """The value of largest magnitude of each feature, with its sign; the earliest among equals."""
-    size = jnp.where(after_first(mask)[:, :, None], jnp.abs(acts), -jnp.inf)
-    return jnp.take_along_axis(acts, jnp.argmax(size, axis=1)[:, None], axis=1)[:, 0]
+    kept = after_first(mask)
+    size = jnp.where(kept[:, :, None], jnp.abs(acts), -jnp.inf)
+    return _at(acts, jnp.argmax(size, axis=1)[:, None], kept)
 
 
 def pool_last(acts: Float[Array, "b t d"], mask: Bool[Array, "b t"]) -> Float[Array, "b d"]:
     """The last real token."""
     position = jnp.arange(mask.shape[1], dtype=jnp.int32)
-    last = jnp.max(jnp.where(after_first(mask), position[None, :], 0), axis=1)
-    return jnp.take_along_axis(acts, last[:, None, None], axis=1)[:, 0]
+    kept = after_first(mask)
+    last = jnp.max(jnp.where(kept, position[None, :], 0), axis=1)
+    return _at(acts, last[:, None, None], kept)
+
+
+def _at(
+    acts: Float[Array, "b t d"], position: Int[Array, "b 1 n"], kept: Bool[Array, "b t"]
+) -> Float[Array, "b d"]:
+    """The values at a position of each row; NaN where none is kept."""
+    values = jnp.take_along_axis(acts, position, axis=1)[:, 0]
+    return jnp.where(jnp.any(kept, axis=1)[:, None], values, jnp.nan)
 
 
 POOLS: dict[str, PoolFunction] = {

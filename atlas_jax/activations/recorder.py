@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,38 +84,46 @@ def record(
     shapes: set[tuple[int, int]] = set()
     texts = read = positions = 0
 
-    with Bar(label, sum(part.last - part.first for part in parts)) as bar:
+    def tokens_of(part: Part) -> int:
+        return int(tokens.offsets[part.last] - tokens.offsets[part.first])
+
+    # Tokens, not texts: the long texts of a part come first, and take their time.
+    with Bar(f"{label}: tokens", sum(map(tokens_of, parts))) as bar:
 
         def land() -> None:
             filling, batch, acts = flight.popleft()
             for name, values in recording.take(acts).items():
                 filling.part.put(filling.arrays[name], batch, values)
             filling.left -= len(batch.rows)
-            bar.advance(len(batch.rows))
+            here = filling.part.first + batch.rows
+            bar.advance(int((tokens.offsets[here + 1] - tokens.offsets[here]).sum()))
             if filling.left or filling.part.index not in own:
                 sink.check()
             else:
                 sink.write(filling.part.index, filling.part.start, filling.arrays)
 
         begun = time.perf_counter()
+        # At once: the time left is judged by every step but the first.
+        bar.advance(sum(tokens_of(part) for part in parts if part.index in sink.done))
         for part in parts:
             if part.index in sink.done:
-                bar.advance(part.last - part.first)
                 continue
             rows = recording.buffers(part.stop - part.start)
             filling = _Filling(part, rows, part.last - part.first)
             for batch in part.plan(tokens, batch_tokens):
                 inputs: Any = tokens.batch(batch, part.first, devices, pad_id)
+                new = inputs[0].shape not in shapes
                 shapes.add(inputs[0].shape)
                 positions += inputs[0].size if part.index in own else 0
                 if split is not None:
                     inputs = [on_devices(values, split) for values in inputs]
-                flight.append((filling, batch, recording.read(*inputs)))
+                with bar.apart() if new else nullcontext():  # it may have to be compiled
+                    flight.append((filling, batch, recording.read(*inputs)))
                 if len(flight) > _IN_FLIGHT:
                     land()
             if part.index in own:
                 texts += part.last - part.first
-                read += int(tokens.offsets[part.last] - tokens.offsets[part.first])
+                read += tokens_of(part)
         while flight:
             land()
         sink.finish()

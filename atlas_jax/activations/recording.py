@@ -102,6 +102,7 @@ class Recording:
                 f"Expected {source.name} on devices of this process or of all, got it on those of "
                 f"{len(holders)} of {jax.process_count()}: load it with mesh=make_mesh()."
             )
+        max_tokens = min(max_tokens, getattr(source, "context_length", max_tokens))
         pools = pools_of_sites(pool, names)
         used = tuple(dict.fromkeys(pool for site in names for pool in pools[site]))
         token, mask = (jax.ShapeDtypeStruct((1, 16), kind) for kind in (np.int32, np.bool_))

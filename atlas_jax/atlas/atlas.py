@@ -101,6 +101,11 @@ class Atlas:
         return self.model.mesh
 
     @property
+    def context_length(self) -> int:
+        """Tokens of a text that the model was made for."""
+        return self.model.context_length
+
+    @property
     def feature_site(self) -> str:
         """The atlas' only site, in SAELens spelling."""
         return f"{self.site}.hook_sae_acts_post"

@@ -55,7 +55,7 @@ class Pieces(Protocol):
     @property
     def bos_id(self) -> int | None: ...
 
-    def tokens(self, ids: Any) -> list[str]: ...
+    def pieces(self, ids: Any) -> list[str]: ...
 
 
 def use_in_tokens(
@@ -81,8 +81,10 @@ def use_in_tokens(
             break
         context, place = divmod(int(row), length - 1)
         if context not in found:
-            text = pieces.tokens(acts.tokens[context])
+            text = pieces.pieces(acts.tokens[context])
             at = place + 1
+            while not text[at] and at + 1 < len(text):  # the character ends with a later token
+                at += 1
             if acts.tokens[context][0] == pieces.bos_id:
                 text[0] = ""
             found[context] = Context(

@@ -25,6 +25,7 @@ from safetensors import safe_open
 
 from atlas_jax.atlas.sae import matmul
 from atlas_jax.errors import InputError
+from atlas_jax.models.tokenizer import check_utf8
 from atlas_jax.progress import Bar
 
 MAX_TOKENS = 256
@@ -134,7 +135,7 @@ class SentenceEmbedder:
         out = np.zeros((len(texts), self.width), np.float32)
         if not len(texts):
             return out
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        encoded = self.tokenizer(check_utf8(texts), truncation=True, max_length=self.max_tokens)
         rows = encoded["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         with Bar("embedding texts", len(rows)) as bar:

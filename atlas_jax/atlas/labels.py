@@ -135,7 +135,7 @@ class Labels:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one JSON line for each description, under its final name only when whole."""
-        with writing(path) as draft, draft.open("w", encoding="utf-8") as file:
+        with writing(path) as draft, draft.open("w", encoding="utf-8", errors="replace") as file:
             for row in self.rows():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

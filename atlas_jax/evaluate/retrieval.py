@@ -13,6 +13,7 @@ from atlas_jax.errors import InputError
 from atlas_jax.evaluate.concept_sets import ConceptSets
 from atlas_jax.evaluate.significance import Interval, mean_interval, paired_tests
 from atlas_jax.evaluate.translation_quality import HasMatrix
+from atlas_jax.translate.stored import norms_of_rows
 
 METRICS = ("mrr", "mpp")
 
@@ -202,5 +203,4 @@ def _unit_rows(
             f"'{name}' has {tuple(matrix.shape)}. Was it fitted on another site or atlas?"
         )
     rows = np.asarray(matrix)[features]
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return (rows / norms_of_rows(rows, len(rows))[:, None]).astype(np.float32)

@@ -14,17 +14,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.progress import track
+from atlas_jax.translate.rows import check_finite
 
 ROWS = 4096
 
 
 def row_batches(site: Any, rows: int = ROWS) -> Iterator[np.ndarray]:
     """The rows of a store's site or of an array, in order; at most so many at a time."""
-    if hasattr(site, "batches"):
+    if hasattr(site, "batches"):  # of a store, which holds nothing that is not finite
         yield from site.batches(rows)
         return
     for start in range(0, int(site.shape[0]), rows):
-        yield np.asarray(site[start : start + rows])
+        batch = np.asarray(site[start : start + rows])
+        check_finite({"the activations": batch}, start)
+        yield batch
 
 
 def tracked(site: Any, label: str) -> Iterator[np.ndarray]:

@@ -16,6 +16,7 @@ from atlas_jax.evaluate.ranking import Ranking, ranking_quality
 from atlas_jax.evaluate.scoring import count_positives, labels_of, score_samples
 from atlas_jax.evaluate.significance import Interval, mean_interval, paired_tests
 from atlas_jax.progress import track
+from atlas_jax.translate.stored import norms_of_rows
 
 RANDOM = "random"
 METRICS = ("auroc", "ap")
@@ -242,8 +243,7 @@ def _ranked(
 def _directions(matrix: Any, chosen: np.ndarray) -> Float[np.ndarray, "ds q"]:
     """Column k of T with unit rows, for each chosen k; a zero row stays zero."""
     matrix = np.asarray(matrix)
-    norms = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    columns = matrix[:, chosen] / np.where(norms > 0, norms, 1.0)[:, None]
+    columns = matrix[:, chosen] / norms_of_rows(matrix, len(matrix))[:, None]
     return columns.astype(np.float32)
 
 

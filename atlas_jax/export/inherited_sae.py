@@ -38,6 +38,7 @@ from atlas_jax.progress import Bar
 from atlas_jax.translate.translation import Translation
 
 _BATCH_TOKENS = 2048
+_MAX_TOKENS = 512
 _COLUMNS = 512  # of z at a time
 _CARD_ROWS = 1024
 
@@ -209,7 +210,7 @@ def _read_tokens(
     model: LanguageModel, site: str, texts: Sequence[str], tokens: int
 ) -> tuple[Float32[np.ndarray, "n ds"], int]:
     """Activations of `tokens` tokens, or of all there are, and how many texts those took."""
-    ids = model.tokenizer.encode_batch(list(texts[:tokens]))
+    ids = [row[:_MAX_TOKENS] for row in model.tokenizer.encode_batch(list(texts[:tokens]))]
     taken = np.cumsum([max(len(row) - 1, 0) for row in ids])
     if not len(taken) or not taken[-1]:
         raise InputError("Expected texts of at least two tokens, got none.")
@@ -229,7 +230,7 @@ def _read_tokens(
 
 def _rates(atlas: Atlas, texts: Sequence[str]) -> Float[np.ndarray, " dc"]:
     """The share of tokens, but for the first of each text, that each atlas feature is active on."""
-    ids = atlas.tokenizer.encode_batch(list(texts))
+    ids = [row[:_MAX_TOKENS] for row in atlas.tokenizer.encode_batch(list(texts))]
     total, tokens = np.zeros(atlas.sae.n_features), 0
     with Bar("reading tokens of the atlas", len(ids)) as bar:
         for batch in plan_batches([len(row) for row in ids], _BATCH_TOKENS):

@@ -113,6 +113,11 @@ class LanguageModel:
         return mesh if isinstance(mesh, Mesh) else None
 
     @property
+    def context_length(self) -> int:
+        """Tokens of a text that it was made for."""
+        return self.arch.context_length
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The MLP neurons of an early, a middle and a late layer."""
         n = self.arch.n_layers
@@ -178,15 +183,16 @@ class LanguageModel:
         return jnp.asarray(inputs_embeds).astype(jax.tree.leaves(self.state)[0].dtype)
 
     def fits(self, mask: Array | np.ndarray, more: int = 0) -> None:
-        """Refuses texts that, with `more` tokens, exceed a table of learned positions."""
-        limit = self.arch.positions
+        """Refuses texts that exceed a table of learned positions, or, with `more` tokens to be
+        written, what the model was made for."""
+        limit = self.context_length if more else self.arch.positions
         if not limit or mask.shape[1] + more <= limit:
             return
         longest = int(np.asarray(mask).sum(axis=1).max()) + more
         if longest > limit:
             raise InputError(
-                f"Expected at most {limit} tokens ({self.name} has learned no more positions), got "
-                f"a text of {longest}. Cut it."
+                f"Expected at most {limit} tokens ({self.name} was made for no more), got "
+                f"a text of {longest}{f', {more} of them to be written' if more else ''}. Cut it."
             )
 
     def read(

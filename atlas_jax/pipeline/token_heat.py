@@ -45,5 +45,19 @@ def read_heat(
             top = max(float(values.max(initial=0.0)), 1e-9)
             first = int(bool(row) and row[0] == model.tokenizer.bos_id)
             heat = [round(max(float(v), 0.0) / top, 3) for v in values[first:]]
-            found.append((model.tokenizer.tokens(row[first:]), heat))
+            found.append(_in_characters(model.tokenizer.pieces(row[first:]), heat))
     return found
+
+
+def _in_characters(pieces: Sequence[str], heat: Sequence[float]) -> tuple[list[str], list[float]]:
+    """Tokens that share a character as one, with the largest heat of them."""
+    texts: list[str] = []
+    shares: list[float] = []
+    highest = 0.0
+    for piece, share in zip(pieces, heat, strict=True):
+        highest = max(highest, share)
+        if piece:
+            texts.append(piece)
+            shares.append(highest)
+            highest = 0.0
+    return texts, shares

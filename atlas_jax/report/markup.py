@@ -16,6 +16,10 @@ class Html(str):
 
 
 _VOID = {"meta", "br", "hr", "input"}
+_KEPT = "\t\n\r"
+# HTML has no place for control characters, nor UTF-8 for lone surrogates.
+_SHOWN = {code: "\ufffd" for code in range(32) if chr(code) not in _KEPT} | {127: "\ufffd"}
+_SHOWN |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:
@@ -27,7 +31,7 @@ def element(tag: str, *children: object, **attributes: object) -> Html:
         attributes: None leaves one out.
     """
     named = "".join(
-        f' {name.strip("_").replace("_", "-")}="{html.escape(_plain(value))}"'
+        f' {name.strip("_").replace("_", "-")}="{_escaped(_plain(value))}"'
         for name, value in attributes.items()
         if value is not None
     )
@@ -92,4 +96,8 @@ def _child(child: object) -> str:
         return child
     if isinstance(child, list | tuple):
         return join(child)
-    return html.escape(str(child))
+    return _escaped(str(child))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text.translate(_SHOWN))

@@ -15,6 +15,7 @@ from atlas_jax.models.language_model import LanguageModel
 from atlas_jax.progress import Bar
 
 _BATCH_TOKENS = 2048
+_MAX_TOKENS = 512
 
 
 def decoder_direction(
@@ -56,7 +57,7 @@ def difference_of_means(
 
     The baseline that needs labelled texts (Rimsky et al. 2024, contrastive activation addition; the
     default of the steering-vectors package). Pairs are two lists in one order; the mean of the
-    pairs' differences is this difference of means.
+    pairs' differences is this difference of means. Longer texts are cut to 512 tokens.
 
     Args:
         model: the subject.
@@ -73,7 +74,7 @@ def difference_of_means(
     if not len(positive) or not len(negative):
         raise InputError("Expected texts on both sides, positive and negative, got none on one.")
     texts = [*positive, *negative]
-    rows = model.tokenizer.encode_batch(texts)
+    rows = [ids[:_MAX_TOKENS] for ids in model.tokenizer.encode_batch(texts)]
     for text, ids in zip(texts, rows, strict=True):
         if len(ids) < 2:
             raise InputError(f"Expected texts of at least two tokens, got {text!r}.")

@@ -11,6 +11,8 @@ from jaxtyping import Array
 from atlas_jax.errors import InputError
 from atlas_jax.models.sites import MODES, Edit
 
+_LARGEST = 1e16
+
 
 def steer(site: str, scores: Array | np.ndarray, strength: float, mode: str = "steer") -> Edit:
     """An edit that moves a site's activations along a query and keeps their norm.
@@ -24,14 +26,22 @@ def steer(site: str, scores: Array | np.ndarray, strength: float, mode: str = "s
         mode: `steer` (eq. 4), `add` (a + lambda s), `ablate` (takes lambda times the component
             along s out) or `clamp` (sets that component to lambda).
 
+    A vector of zeros has no direction, and changes nothing in any mode.
+
     Raises:
-        InputError: scores or a strength that are not finite, or an unknown mode.
+        InputError: scores or a strength that are not finite or too large, or an unknown mode.
     """
     vector = np.asarray(scores, np.float32)
     if vector.ndim != 1 or not np.isfinite(vector).all() or not np.isfinite(strength):
         raise InputError(
             f"Expected a finite strength and a vector of finite scores, got {strength} and shape "
             f"{vector.shape}."
+        )
+    moved = float(np.abs(vector).max(initial=0)) * max(abs(strength), 1.0)
+    if moved > _LARGEST:
+        raise InputError(
+            f"Expected an edit of at most {_LARGEST:g} in any feature, got {moved:g}: the length "
+            "of the activations would not fit into float32."
         )
     if mode not in MODES:
         raise InputError(f"Expected a mode among {', '.join(MODES)}, got '{mode}'.")

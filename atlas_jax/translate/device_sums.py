@@ -219,7 +219,10 @@ def _means(rows: State, number: Array, sharding: NamedSharding) -> State:
     count = jnp.maximum(jnp.sum(number >= 0, dtype=jnp.int32), 1).astype(jnp.float32)
 
     def mean(x: Array) -> Array:
-        result = jnp.sum(x.astype(jnp.float32), axis=0) / count
+        rows = x.astype(jnp.float32)
+        first = rows[0]  # beside which float32 holds the others, whatever their mean
+        moved = jnp.where((number >= 0)[:, None], rows - first[None], jnp.float32(0))
+        result = first + jnp.sum(moved, axis=0) / count
         return lax.with_sharding_constraint(result, sharding)
 
     return jax.tree.map(mean, rows)

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from atlas_jax.errors import InputError
 from atlas_jax.translate.fit import fit
 from atlas_jax.translate.methods import DEFAULTS, Options
+from atlas_jax.translate.rows import check_finite
 from atlas_jax.translate.translation import Translation
 
 
@@ -57,7 +58,7 @@ class TranslationTransformer(TransformerMixin, BaseEstimator):
         """The score of each sample for each atlas feature.
 
         Raises:
-            InputError: rows of another width.
+            InputError: rows of another width, or not finite.
         """
         check_is_fitted(self, "translation_")
         rows, t = np.asarray(X, np.float32), self.translation_
@@ -65,6 +66,7 @@ class TranslationTransformer(TransformerMixin, BaseEstimator):
             raise InputError(
                 f"Expected rows of {self.n_features_in_} subject features, got shape {rows.shape}."
             )
+        check_finite({"X": rows}, 0)
         return (rows / t.row_norms) @ t.matrix
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

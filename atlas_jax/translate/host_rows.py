@@ -31,7 +31,7 @@ class AtlasRows(Protocol):
     """Some atlas rows, as the accumulator needs them."""
 
     def sums(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each column its sum and the sum of its squares, in float64."""
+        """Of each column less the shift its sum and the sum of its squares, in float64."""
         ...
 
     def norms(self) -> Float32[np.ndarray, " n"]:
@@ -71,9 +71,7 @@ class DenseRows:
         return self.rows - self.shift
 
     def sums(self) -> tuple[Float64[np.ndarray, " dc"], Float64[np.ndarray, " dc"]]:
-        total, squares = column_sums(self.moved)
-        n, shift = len(self.rows), self.shift.astype(np.float64)
-        return total + n * shift, squares + shift * (2 * total + n * shift)
+        return column_sums(self.moved)
 
     def norms(self) -> Float32[np.ndarray, " n"]:
         return row_norms(self.rows)
@@ -109,6 +107,8 @@ class SparseRows:
     Args:
         rows: (n, d_c), float32.
         heavy: the columns to keep dense.
+        shift: taken out of those for sums and cross products: one that is always on may have a
+            mean beside which float32 loses what varies.
         block: the atlas features whose products are taken.
         pool: where the parts of a product run side by side (SciPy's use one thread each).
     """
@@ -117,15 +117,21 @@ class SparseRows:
         self,
         rows: Float32[np.ndarray, "n dc"],
         heavy: Bool[np.ndarray, " dc"],
+        shift: Float32[np.ndarray, " dc"],
         block: Columns,
         pool: Executor,
     ) -> None:
         self.block, self.pool, self.width = block, pool, rows.shape[1]
         self.heavy = np.flatnonzero(heavy)
-        self.dense = np.ascontiguousarray(rows[:, self.heavy])
+        self.dense, self.shift = np.ascontiguousarray(rows[:, self.heavy]), shift[self.heavy]
         self.spans = [slice(i, i + _ROWS) for i in range(0, len(rows), _ROWS)]
         self.light = [compress(rows[span], ~heavy) for span in self.spans]
         self.by_column = [part.T.tocsr() for part in self.light]
+
+    @cached_property
+    def moved(self) -> Float32[np.ndarray, "n h"]:
+        """The dense columns less the shift."""
+        return self.dense - self.shift
 
     def sums(self) -> tuple[Float64[np.ndarray, " dc"], Float64[np.ndarray, " dc"]]:
         total, squares = np.zeros(self.width), np.zeros(self.width)
@@ -133,7 +139,7 @@ class SparseRows:
             values = part.data.astype(np.float64)
             total += np.bincount(part.indices, values, self.width)
             squares += np.bincount(part.indices, values * values, self.width)
-        total[self.heavy], squares[self.heavy] = column_sums(self.dense)
+        total[self.heavy], squares[self.heavy] = column_sums(self.moved)
         return total, squares
 
     def norms(self) -> Float32[np.ndarray, " n"]:
@@ -155,13 +161,13 @@ class SparseRows:
         self,
         total: Float64[np.ndarray, "c ds"],
         subject: Float32[np.ndarray, "n ds"],
-        shifted: bool = False,  # a sparse row has no shift: it would be dense
+        shifted: bool = False,  # the dense columns alone: the others would be dense with a shift
     ) -> None:
         whole = self.block == slice(0, self.width)
         light: list[Any] = [part if whole else part[self.block] for part in self.by_column]
         start, stop = np.searchsorted(self.heavy, (self.block.start, self.block.stop))
         heavy = self.heavy[start:stop] - self.block.start
-        frequent = self.dense[:, start:stop].T @ subject
+        frequent = (self.moved if shifted else self.dense)[:, start:stop].T @ subject
 
         def add(first: int) -> None:
             columns = slice(first, first + _WIDTH)

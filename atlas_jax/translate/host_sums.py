@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 
 from atlas_jax.errors import InputError
 from atlas_jax.translate.host_rows import (
@@ -20,7 +20,7 @@ from atlas_jax.translate.host_rows import (
     column_sums,
     row_norms,
 )
-from atlas_jax.translate.moments import Moments, SiteMoments, Wanted
+from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
 
 (_ger,) = scipy.linalg.get_blas_funcs(("ger",), dtype="f8")
 LAYOUTS = ("auto", "sparse", "dense")
@@ -60,9 +60,9 @@ class HostSums:
         self.heavy = np.zeros(atlas_width, bool)
         self.shift = np.zeros(atlas_width, np.float32)
         self.shifts: dict[str, Float32[np.ndarray, " ds"]] = {}
-        # What the shifts left out of the cross products since they were last put back.
-        self.pending = np.zeros(atlas_width)
-        self.pending_sites = {site: np.zeros(width) for site, width in widths.items()}
+        # Sums of shifted rows and of their squares since the shifts were last put back.
+        self.pending, self.rows = np.zeros((2, atlas_width)), 0
+        self.pending_sites = {site: np.zeros((2, width)) for site, width in widths.items()}
         self.pool = ThreadPoolExecutor(_cores())
 
     def local(self, start: int, stop: int) -> tuple[int, int]:
@@ -77,7 +77,7 @@ class HostSums:
         if np.isnan(self.density):
             self._choose(rows)
         if self.layout == "sparse":
-            return SparseRows(rows, self.heavy, self.block, self.pool)
+            return SparseRows(rows, self.heavy, self.shift, self.block, self.pool)
         return DenseRows(rows, self.shift, self.block)
 
     def _choose(self, rows: Float32[np.ndarray, "n dc"]) -> None:
@@ -87,8 +87,8 @@ class HostSums:
             self.layout = "sparse" if self.density < SPARSE_BELOW else "dense"
         if self.layout == "sparse":
             self.heavy = shares > HEAVY
-        else:
-            self.shift = rows.mean(axis=0)
+        moved = self.heavy if self.layout == "sparse" else np.ones(rows.shape[1], bool)
+        self.shift[moved] = _means(rows[:, moved])
 
     def add(
         self,
@@ -102,15 +102,13 @@ class HostSums:
         for site, acts in subjects.items():
             self._add_site(site, acts.astype(np.float32, copy=False), atlas, weights, start)
         self.sums.n += stop - start
+        self.rows += stop - start
 
     def _add_atlas(self, atlas: AtlasRows) -> Float32[np.ndarray, " n"] | None:
         """Returns 1 / length of each row, where that is needed."""
         mine = self.sums.atlas
         if self.wanted.raw:
-            total, squares = atlas.sums()
-            mine.total += total
-            mine.squares += squares
-            self.pending += total
+            self.pending += atlas.sums()
         weights = None
         if self.wanted.units:
             weights = inverse(atlas.norms())
@@ -145,13 +143,9 @@ class HostSums:
         self, site: str, mine: SiteMoments, rows: Float32[np.ndarray, "n ds"], atlas: AtlasRows
     ) -> None:
         if site not in self.shifts:
-            self.shifts[site] = rows.mean(axis=0)
+            self.shifts[site] = _means(rows)
         moved = rows - self.shifts[site]
-        total, squares = column_sums(moved)
-        far = self.shifts[site].astype(np.float64)
-        mine.total += total + len(rows) * far
-        mine.squares += squares + far * (2 * total + len(rows) * far)
-        self.pending_sites[site] += total
+        self.pending_sites[site] += column_sums(moved)
         if mine.cross is not None:
             atlas.add_cross(mine.cross, moved, shifted=True)
 
@@ -160,17 +154,36 @@ class HostSums:
 
         A_c' A_s = sum (a_c - c)(a_s - s)' + c (sum a_s - s)' + (sum a_c) s'
         """
-        for site, mine in self.sums.sites.items():
-            if mine.cross is None or site not in self.shifts:
-                continue
-            shift = self.shifts[site].astype(np.float64)
-            far = self.shift[self.block].astype(np.float64)
-            _add_outer(mine.cross, self.pending[self.block], shift)
-            if far.any():
-                _add_outer(mine.cross, far, self.pending_sites[site])
-            self.pending_sites[site][:] = 0
-        self.pending[:] = 0
+        far = self.shift.astype(np.float64)
+        for site, shift in self.shifts.items():
+            mine, pending = self.sums.sites[site], self.pending_sites[site]
+            if mine.cross is not None:
+                whole = self.pending[0] + self.rows * far
+                _add_outer(mine.cross, whole[self.block], shift.astype(np.float64))
+                if far[self.block].any():
+                    _add_outer(mine.cross, far[self.block], pending[0])
+            _put_back(mine, pending, shift.astype(np.float64), self.rows)
+        _put_back(self.sums.atlas, self.pending, far, self.rows)
+        self.rows = 0
         return self.sums
+
+
+def _put_back(
+    side: SiteMoments | AtlasMoments,
+    pending: Float64[np.ndarray, "2 d"],
+    shift: Float64[np.ndarray, " d"],
+    n: int,
+) -> None:
+    """Adds what n shifted rows gave, of the rows as they were, once: each time rounds."""
+    total, squares = pending
+    side.total += total + n * shift
+    side.squares += squares + shift * (2 * total + n * shift)
+    pending[:] = 0
+
+
+def _means(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " d"]:
+    """The mean of each column; summed in float32, large ones would all be rounded one way."""
+    return rows.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _cores() -> int:

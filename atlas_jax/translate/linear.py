@@ -13,13 +13,21 @@ from atlas_jax.translate.moments import AtlasMoments, SiteMoments
 
 _BLOCK = 64
 _EPS = np.finfo(np.float64).eps
+_CONSTANT = 5e-8
+"""What rounding makes of a standard deviation of zero: sqrt(11 eps), in units of the mean."""
+_RESOLVED = 1e-6
 _potrf, _pocon = scipy.linalg.get_lapack_funcs(("potrf", "pocon"), dtype="f8")
 (_trsm,) = scipy.linalg.get_blas_funcs(("trsm",), dtype="f8")
 
 
 def covariance(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float32[np.ndarray, "ds dc"]:
-    """T = (A_s - mean)' (A_c - mean) / n   (eq. 6; the paper omits 1/n, which scores ignore)."""
-    return _centred(n, site, atlas, np.ones(len(site.total)), np.ones(len(atlas.total)))
+    """T = (A_s - mean)' (A_c - mean) / n   (eq. 6; the paper omits 1/n, which scores ignore).
+
+    A feature that is constant on the samples gives a row or column of exact zeros: scores divide
+    each row by its length, and would make rounding as large as a finding.
+    """
+    live = ((_inverse_deviation(n, side, _CONSTANT) > 0) for side in (site, atlas))
+    return _centred(n, site, atlas, *(side.astype(np.float64) for side in live))
 
 
 def correlation(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float32[np.ndarray, "ds dc"]:
@@ -28,7 +36,8 @@ def correlation(n: int, site: SiteMoments, atlas: AtlasMoments) -> Float32[np.nd
     A feature that is constant on the samples gives a zero row or column. One counts as constant
     when its standard deviation is below 1e-6 of its mean: float32 activations resolve no less.
     """
-    return _centred(n, site, atlas, _inverse_deviation(n, site), _inverse_deviation(n, atlas))
+    scales = (_inverse_deviation(n, side, _RESOLVED) for side in (site, atlas))
+    return _centred(n, site, atlas, *scales)
 
 
 def _centred(
@@ -52,10 +61,13 @@ def _centred(
     return result
 
 
-def _inverse_deviation(n: int, side: SiteMoments | AtlasMoments) -> Float64[np.ndarray, " d"]:
+def _inverse_deviation(
+    n: int, side: SiteMoments | AtlasMoments, least: float
+) -> Float64[np.ndarray, " d"]:
+    """1 / standard deviation, 0 where that is at most `least` of the mean."""
     mean = side.total / n
     deviation = np.sqrt(np.maximum(side.squares / n - mean**2, 0.0))
-    live = deviation > 1e-6 * np.abs(mean)
+    live = deviation > least * np.abs(mean)
     return np.where(live, 1.0 / np.where(live, deviation, 1.0), 0.0)
 
 

@@ -157,6 +157,8 @@ def _ridge(sums: Sums, site: str, options: Options) -> Solution:
     if not isinstance(options.alpha, str):
         alpha = options.alpha * sums.gram.scale
         return ridge(cross, sums.gram, alpha), {"alpha": alpha}
+    if not sums.gram.live.size:  # an atlas of zeros predicts nothing, whatever the penalty
+        return np.zeros(cross.shape[::-1]), {"alpha": 0.0, "chosen_by": options.alpha}
     alphas = [alpha * sums.gram.scale for alpha in options.alphas]
     errors = _errors(sums, site, options, alphas)
     chosen = np.asarray(alphas)[errors.argmin(axis=0)]

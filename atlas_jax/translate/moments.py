@@ -230,3 +230,8 @@ def check_pair(subject: tuple[int, ...], atlas: tuple[int, ...]) -> None:
         )
     if not subject[0]:
         raise InputError("Expected at least one sample, got none.")
+    if not subject[1] or not atlas[1]:
+        raise InputError(
+            f"Expected at least one feature on each side, got {subject[1]} of the subject and "
+            f"{atlas[1]} of the atlas."
+        )

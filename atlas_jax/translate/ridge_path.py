@@ -105,6 +105,9 @@ def held_out_errors(
         per_target: one column for each subject feature; else one for their mean.
     """
     live = gram.live
+    if not live.size:  # rows of zeros predict nothing
+        alone = held.squares if per_target else held.squares.mean(keepdims=True)
+        return np.tile(alone / held.n, (len(alphas), 1))
     values, vectors = gram.spectrum
     q = vectors[:, gram.kept]
     d = 1.0 / (values[gram.kept][None, :] + np.asarray(alphas)[:, None])
@@ -122,6 +125,8 @@ def held_out_errors(
 
 def fold_bounds(n: int, folds: int) -> list[int]:
     """Where each of `folds` contiguous folds of n rows begins, and n (as scikit-learn's KFold)."""
+    if n < 2:
+        raise InputError(f"Expected at least two samples to choose alpha by folds, got {n}.")
     if not 2 <= folds <= n:
         raise InputError(f"Expected from 2 to {n} folds of {n} samples, got {folds}.")
     sizes = np.full(folds, n // folds)

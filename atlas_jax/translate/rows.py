@@ -15,6 +15,8 @@ from atlas_jax.translate.moments import check_pair
 
 T = TypeVar("T")
 _SPARSE_READ = 4
+LARGEST = 1e16
+"""A row of 2^20 such values has a length that float32 can hold."""
 
 
 class Rows(Protocol):
@@ -137,16 +139,30 @@ def read_ahead(task: Callable[[int], T], starts: range) -> Iterator[T]:
 
 
 def check_finite(parts: Mapping[str, np.ndarray], start: int) -> None:
-    """Refuses NaN and infinity, naming the row."""
+    """Refuses NaN, infinity, and values whose products float32 cannot hold, naming the row."""
     for name, values in parts.items():
-        if np.isfinite(np.sum(values, dtype=np.float32)):
+        if np.isfinite(_squares(values)):
             continue
-        bad = np.flatnonzero(~np.isfinite(values.astype(np.float32)).all(axis=1))
-        if bad.size:  # else only the sum was too large
-            raise InputError(
-                f"Expected finite activations, row {start + int(bad[0])} of {name or 'the subject'}"
-                " has NaN or infinity."
-            )
+        for what, held in (
+            ("finite activations", np.isfinite(values)),
+            (f"activations below {LARGEST:g} in size", np.abs(values) <= LARGEST),
+        ):
+            bad = np.flatnonzero(~held.all(axis=1))
+            if bad.size:
+                column = int(np.flatnonzero(~held[bad[0]])[0])
+                raise InputError(
+                    f"Expected {what}, row {start + int(bad[0])} of {name or 'the subject'} has "
+                    f"{values[bad[0], column]} at feature {column}: capture it again without that "
+                    "text, or in another dtype."
+                )
+
+
+def _squares(values: np.ndarray) -> float:
+    """A sum of squares in float32: not finite if a value is not, or is too large to multiply."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if values.dtype == np.float32 and values.flags.c_contiguous:
+            return float(np.vdot(values, values))
+        return float(np.einsum("ij,ij->", values, values, dtype=np.float32, casting="unsafe"))
 
 
 def _same_texts(subject: Rows, atlas: Rows) -> None:

@@ -91,12 +91,12 @@ class StoredTranslation:
         Raises:
             InputError: no weight but zero, or a feature that is not there.
         """
-        q = np.array([weights[feature] for feature in weights], np.float32)
+        q = np.array([weights[feature] for feature in weights], np.float64)
         norm = np.linalg.norm(q)
         if not np.isfinite(norm) or norm == 0:
             raise InputError("Expected a query that is finite and not zero.")
         columns = np.stack([self.column(feature) for feature in weights])
-        return ((q / norm) @ columns) / self.row_norms
+        return ((q / norm).astype(np.float32) @ columns) / self.row_norms
 
     def top_concepts(self, feature: int, k: int = 5) -> list[tuple[int, float]]:
         """The atlas features with the largest entries in a subject feature's unit row."""
@@ -110,12 +110,21 @@ class StoredTranslation:
 
 
 def norms_of_rows(matrix: Any, rows: int) -> Float32[np.ndarray, " ds"]:
-    """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists."""
+    """Euclidean norms, 1 for zero rows; few rows at a time, so that no square of all exists.
+
+    Raises:
+        InputError: a row that is not finite.
+    """
     parts: Sequence[np.ndarray] = [
-        np.linalg.norm(matrix[start : min(start + _BLOCK, rows)], axis=1)
+        np.linalg.norm(matrix[start : min(start + _BLOCK, rows)].astype(np.float64), axis=1)
         for start in range(0, rows, _BLOCK)
     ]
     norms = np.concatenate([np.zeros(0, np.float32), *parts])
+    if not np.isfinite(norms).all():
+        raise InputError(
+            f"Expected a finite translation, row {int(np.argmin(np.isfinite(norms)))} has NaN or "
+            "infinity: fit it again."
+        )
     return np.where(norms > 0, norms, 1).astype(np.float32)
 
 

@@ -97,10 +97,10 @@ class Translation:
                 "Expected a query of the atlas that the translation was fitted on "
                 f"({self.meta['atlas'].get('model', '?')}), got one of another: make it again."
             )
-        norm = np.linalg.norm(q)
+        norm = np.linalg.norm(q.astype(np.float64))  # float32 squares overflow from 1e19 on
         if not np.isfinite(norm) or norm == 0:
             raise InputError("Expected a query that is finite and not zero.")
-        return (self.matrix @ (q / norm)) / self.row_norms
+        return (self.matrix @ (q / norm).astype(np.float32)) / self.row_norms
 
     def directions(self, concepts: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "ds m"]:
         """The scores of several one-concept queries at once: columns of T^."""

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from atlas_jax.errors import InputError
+from atlas_jax.models.tokenizer import check_utf8
 
 POOLINGS = ("token", "mean")
 
@@ -130,7 +131,10 @@ def encode(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[Encode
             f"{type(inner).__name__}: save the checkpoint with a tokenizer.json."
         )
     found = inner(
-        list(texts), return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        check_utf8(texts),
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        verbose=False,
     )
     specials = np.array(sorted(inner.all_special_ids), np.int64)
     encoded: list[Encoded | None] = []

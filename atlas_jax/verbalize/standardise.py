@@ -62,7 +62,7 @@ class Standardised:
         variance_y = np.maximum(sums.yy / sums.n - mean_y**2, 0)
         scale_x, scale_y = floored(variance_x), floored(variance_y)
         if scaling == "none":
-            scale_x = np.full_like(scale_x, np.sqrt(variance_x.mean()))
+            scale_x = np.full_like(scale_x, np.sqrt(variance_x.mean()) or 1.0)
         gram = sums.xx - np.outer(sums.total_x, mean_x)
         gram /= scale_x[:, None]
         gram /= scale_x

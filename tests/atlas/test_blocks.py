@@ -18,7 +18,7 @@ D, F = 8, 24
 class Letters:
     bos_id = None
 
-    def tokens(self, ids):
+    def pieces(self, ids):
         return [chr(97 + i) for i in np.asarray(ids)]
 
 

@@ -23,7 +23,7 @@ D, F, SITE = 32, 12, "blocks.1.hook_resid_post"
 class Letters:
     bos_id = None
 
-    def tokens(self, ids):
+    def pieces(self, ids):
         return [chr(97 + i) for i in np.asarray(ids)]
 
 
@@ -51,7 +51,7 @@ def test_use_in_tokens(k):
     assert use.counted == 34 and use.density == pytest.approx((every > 0).sum() / 34)
     best = int(every.argmax())
     context, place = divmod(best, 7)
-    text = "".join(Letters().tokens(acts.tokens[context]))
+    text = "".join(Letters().pieces(acts.tokens[context]))
     first = use.contexts[0]
     assert first.activation == pytest.approx(every[best], rel=1e-5)
     assert first.before + first.token + first.after == text

@@ -119,7 +119,7 @@ def test_a_mesh_ranks_exactly_with_ties_whatever_the_batches(engine):
         expected = ranking_quality(subject @ directions, atlas[:, chosen] > 0, engine)
         np.testing.assert_array_equal(found[name], expected)
     subject[77, 2] = np.inf
-    with pytest.raises(InputError, match="sample 77 has none"):
+    with pytest.raises(InputError, match="row 77 of the activations has inf"):
         ranking.rank(subject, atlas, chosen, maps)
 
 
