@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import sealed, unsealed, write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -22,6 +22,7 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 Others = Literal["stay away", "load", "help"]
 
+MANIFEST = "manifest.json"
 _PACKAGES = ("atlas-jax", "jax", "flax", "transformers", "numpy", "tensorstore", "nltk")
 
 
@@ -48,7 +49,7 @@ class Run:
             ) from None
         self.manifest: dict[str, Any] = {"stages": {}}
         with suppress(OSError, ValueError):
-            found = json.loads((self.folder / "manifest.json").read_text("utf-8"))
+            found = unsealed(json.loads((self.folder / MANIFEST).read_text("utf-8")))
             if isinstance(found.get("stages"), dict):
                 self.manifest = found
         self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
@@ -99,7 +100,7 @@ class Run:
                 "seconds": round(seconds, 2),
                 "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             }
-            self.write_json("manifest.json", self.manifest)
+            self.write_json(MANIFEST, sealed(self.manifest))
         if others == "load":
             barrier(name)
         return result
@@ -126,15 +127,30 @@ class Run:
         return path.name
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file of the run in one step; of several processes, the first does."""
+        """Writes a JSON file of the run in one step; of several processes, the first does.
+
+        The manifest keeps its checksum.
+        """
+        files = self.manifest.setdefault("files", {})
+        files.pop(name, None)
         if not leads():
             return
         remedy = "Free some space, or name another folder with --out"
-        write_json(self.folder / name, value, remedy=remedy)
+        path = write_json(self.folder / name, value, remedy=remedy)
+        if name != MANIFEST:
+            files[name] = hashlib.sha256(path.read_bytes()).hexdigest()
 
     def read_json(self, name: str) -> Any:
-        """Reads a JSON file of the run."""
-        return json.loads((self.folder / name).read_text("utf-8"))
+        """Reads a JSON file of the run.
+
+        Raises:
+            InputError: it is not the one that was written.
+        """
+        content = (self.folder / name).read_bytes()
+        known = self.manifest.get("files", {}).get(name)
+        if known not in (None, hashlib.sha256(content).hexdigest()):
+            raise InputError(f"{self.folder / name} was changed or damaged: run the recipe again.")
+        return json.loads(content)
 
 
 def _apart(folder: Path) -> str:
