@@ -194,7 +194,8 @@ def _checksum(rows: Any) -> str:
     """Of an array, or of a slice of safetensors."""
     shape = tuple(rows.shape if isinstance(rows, np.ndarray) else rows.get_shape())
     step = max(1, _READ // max(1, math.prod(shape[1:]))) if shape else 1
-    parts = (rows[i : i + step] for i in range(0, shape[0], step)) if shape else [rows]
+    ends = ((i, min(i + step, shape[0])) for i in range(0, shape[0], step)) if shape else ()
+    parts = (rows[start:stop] for start, stop in ends) if shape else [rows]
     found = None
     for part in parts:
         values = np.ascontiguousarray(part)
@@ -221,12 +222,44 @@ def unsealed(value: Any) -> Any:
     Raises:
         ValueError: it is another one.
     """
-    if not isinstance(value, dict) or SEAL not in value:
+    if not isinstance(value, dict) or not value:
         return value
-    plain = {key: entry for key, entry in value.items() if key != SEAL}
-    if value[SEAL] != _digest(plain):
+    seal = SEAL if SEAL in value else next(reversed(value))  # whose own name may be damaged
+    plain = {key: entry for key, entry in value.items() if key != seal}
+    right = value[seal] == _digest(plain)
+    if seal != SEAL and not right:
+        return value
+    if seal != SEAL or not right:
         raise ValueError(f"its contents are not those of its {SEAL}")
     return plain
+
+
+def write_sum(path: str | os.PathLike[str]) -> Path:
+    """Writes the sha256 of a text that people may edit beside it, as sha256sum does."""
+    path = Path(path)
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return write_text(_sum_of(path), f"{content}  {path.name}\n")
+
+
+def check_sum(path: str | os.PathLike[str], remedy: str) -> None:
+    """Compares a file with what `write_sum` wrote, if there is that.
+
+    Raises:
+        InputError: they differ.
+    """
+    path, beside = Path(path), _sum_of(Path(path))
+    if not beside.is_file():
+        return
+    known = beside.read_text("utf-8", "replace").split(" ")[0]
+    if known != hashlib.sha256(path.read_bytes()).hexdigest():
+        raise InputError(
+            f"{path} was changed or damaged (see {beside.name}): {remedy}; or, if you changed it, "
+            f"delete {beside.name}."
+        )
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{SEAL}")
 
 
 def read_json(path: str | os.PathLike[str], what: str, remedy: str) -> Any:

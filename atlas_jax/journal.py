@@ -6,27 +6,20 @@ import fcntl
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import sealed, unsealed
 
 _START = b'{"id": '
-_SEAL = "crc32"
 
 
 def digest(*parts: Any) -> str:
     """The id of a row: a hash of everything that its content depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _checksum(row: Mapping[str, Any]) -> str:
-    """Of a row as it will be read again."""
-    text = json.dumps(json.loads(json.dumps(row)), sort_keys=True)
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 class Journal:
@@ -75,16 +68,17 @@ class Journal:
                 break
             try:
                 row = json.loads(line)
-                seal = row.pop(_SEAL, None)
-                if seal is not None and seal != _checksum(row):
-                    raise InputError(
-                        f"Line {number} of {self.path} was changed or damaged (its {_SEAL} "
-                        "differs): delete that line, and the same command makes it again."
-                    )
+            except ValueError:
+                row = None
+            try:
+                row = unsealed(row)
                 self.rows[row["id"]] = row
-            except InputError:
-                raise
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except ValueError:
+                raise InputError(
+                    f"Line {number} of {self.path} was changed or damaged: delete that line, and "
+                    "the same command makes it again."
+                ) from None
+            except (KeyError, TypeError):
                 raise InputError(
                     f"Expected rows that atlas-jax wrote in {self.path}, line {number} is another "
                     "text: name another file."
@@ -103,8 +97,7 @@ class Journal:
         new = [{"id": row["id"], **row} for row in rows]
         self.rows |= {row["id"]: row for row in new}
         if self._file is not None and new:
-            lines = ({**row, _SEAL: _checksum(row)} for row in new)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            text = "".join(json.dumps(sealed(row), ensure_ascii=False) + "\n" for row in new)
             try:
                 self._file.write(text.encode("utf-8", "replace"))
                 self._file.flush()

@@ -139,7 +139,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     card = unsealed(json.loads((folder / CARD).read_text("utf-8")))
     if card.get("file") not in (None, file_hash(folder / TABLE)):
-        raise ValueError(f"{TABLE} is not the file that was written")
+        raise ValueError(f"the hash of {TABLE} differs")
     return card
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import sealed, unsealed, write_json
+from atlas_jax.files import read_json, sealed, unsealed, write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -146,11 +146,11 @@ class Run:
         Raises:
             InputError: it is not the one that was written.
         """
-        content = (self.folder / name).read_bytes()
-        known = self.manifest.get("files", {}).get(name)
-        if known not in (None, hashlib.sha256(content).hexdigest()):
-            raise InputError(f"{self.folder / name} was changed or damaged: run the recipe again.")
-        return json.loads(content)
+        path, known = self.folder / name, self.manifest.get("files", {}).get(name)
+        found = read_json(path, "result of a stage", "run the recipe again")
+        if known not in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+            raise InputError(f"{path} was changed or damaged: run the recipe again.")
+        return found
 
 
 def _apart(folder: Path) -> str:
