@@ -7,8 +7,9 @@ import random
 import shutil
 from pathlib import Path
 
-from atlas_jax.errors import InputError
 from kept import KEPT, fingerprint
+
+from atlas_jax.errors import InputError
 
 HOW = ("bit", "bit", "bit", "byte", "cut", "cut", "block", "gone")
 
@@ -25,10 +26,9 @@ def damage(path: Path, rng: random.Random) -> str:
         path.write_bytes(content[:size])
         return f"cut to {size} of {len(content)} bytes"
     # Headers and indices are short: most places would be in the values.
-    place = rng.choice(
-        [rng.randrange(len(content)), rng.randrange(min(len(content), 1000))]
-        + [len(content) - 1 - rng.randrange(min(len(content), 200))]
-    )
+    size = len(content)
+    last = size - 1 - rng.randrange(min(size, 200))
+    place = rng.choice([rng.randrange(size), rng.randrange(min(size, 1000)), last])
     if how == "bit":
         bit = rng.randrange(8)
         content[place] ^= 1 << bit

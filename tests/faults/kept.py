@@ -6,9 +6,10 @@ import hashlib
 import runpy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,7 @@ from atlas_jax.activations import ActivationStore, capture
 from atlas_jax.atlas import SAE, Labels, load_saelens, save_saelens
 from atlas_jax.atlas.token_activations import collect, open_activations
 from atlas_jax.atlas.training.recipe import Recipe as Training
-from atlas_jax.atlas.training.state import init, load_state, save_state
+from atlas_jax.atlas.training.state import State, init, load_state, save_state
 from atlas_jax.corpus import Corpus, Texts
 from atlas_jax.errors import InputError
 from atlas_jax.journal import Journal
@@ -119,7 +120,12 @@ def read_sae(folder: Path) -> Any:
 
 
 TRAINING = Training(n_features=8, k=2, batch=16)
-LIKE = init(4, TRAINING, 10, f32(16, 4))  # type: ignore[arg-type]
+
+
+@cache
+def like() -> State:
+    """The start of a training; made when it is asked for, as it starts JAX."""
+    return init(4, TRAINING, 10, f32(16, 4))  # type: ignore[arg-type]
 
 
 def read_checkpoint(folder: Path) -> Any:
@@ -127,16 +133,26 @@ def read_checkpoint(folder: Path) -> Any:
 
     if not (folder / "training.safetensors").exists():
         raise InputError("Training begins anew, to the same bits.")
-    state, losses = load_state(LIKE, folder / "training.safetensors", "plan")
+    state, losses = load_state(like(), folder / "training.safetensors", "plan")
     return [[np.asarray(leaf) for leaf in jax.tree.leaves(state)], losses]
 
 
+class Rows:
+    """The atlas's rows, with the names that tell one run from another."""
+
+    shape = ATLAS.shape
+    meta: ClassVar = {"texts": "t", "model": "m", "fingerprint": "f", "pool": "max"}
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return ATLAS[rows]
+
+
+def side() -> Any:
+    return Rows()
+
+
 def write_moments(folder: Path) -> None:
-    names = {"texts": "t", "model": "m", "fingerprint": "f", "pool": "max"}
-    atlas = SimpleNamespace(shape=ATLAS.shape, meta=names)
-    side: Any = type("Side", (), {"__getitem__": lambda _, rows: ATLAS[rows]})()
-    side.__dict__ |= vars(atlas)
-    fit(ROWS, side, ("covariance", "semantic_lens"), moments=folder, max_memory="700B")
+    fit(ROWS, side(), ("covariance", "semantic_lens"), moments=folder, max_memory="700B")
 
 
 def read_moments(folder: Path) -> Any:
@@ -159,9 +175,14 @@ def write_store(pool: str) -> Callable[[Path], Any]:
     return write
 
 
+def read_arrays(folder: Path) -> Any:
+    store = ActivationStore.open(folder / "s")
+    return {site: store[site][:] for site in store.sites}
+
+
 def read_store(folder: Path) -> Any:
     store = ActivationStore.open(folder / "s")
-    found: dict[str, Any] = {site: store[site][:] for site in store.sites}
+    found: dict[str, Any] = read_arrays(folder)
     if store.pools(store.sites[0]) == ("tokens",):
         found |= {"ids": store[store.sites[0]].ids, "offsets": store[store.sites[0]].offsets}  # type: ignore[attr-defined]
     else:
@@ -254,7 +275,7 @@ KEPT: dict[str, Kept] = {
         lambda f: save_saelens(sae(), f, site="s", model_name="m", max_norm=7.5), read_sae
     ),
     "checkpoint": Kept(
-        lambda f: save_state(LIKE, [{"loss": 1.0}], f / "training.safetensors", "plan"),
+        lambda f: save_state(like(), [{"loss": 1.0}], f / "training.safetensors", "plan"),
         read_checkpoint,
     ),
     "store": Kept(write_store("max"), read_store),
