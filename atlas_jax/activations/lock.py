@@ -126,4 +126,5 @@ class WriterLock:
             kv, self._kv = self._kv, None
             self._ended.set()
             _held.discard((str(self.url), self._key))
-            kv.write(self._key, None).result()
+            with suppress(OSError, ValueError):  # the store is away: what is left is taken over
+                kv.write(self._key, None).result()
