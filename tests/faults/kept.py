@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
+from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from atlas_jax.activations import ActivationStore, capture
 from atlas_jax.atlas import SAE, Labels, load_saelens, save_saelens
 from atlas_jax.atlas.token_activations import collect, open_activations
 from atlas_jax.atlas.training.recipe import Recipe as Training
 from atlas_jax.atlas.training.state import State, init, load_state, save_state
-from atlas_jax.corpus import Corpus, Texts
+from atlas_jax.corpus import Corpus, Document, Texts, spill
 from atlas_jax.errors import InputError
 from atlas_jax.journal import Journal
 from atlas_jax.pipeline.recipe import Recipe
@@ -197,6 +198,18 @@ def read_corpus(folder: Path) -> Any:
     return [halves, corpus.counts, corpus.meta, corpus.hash]
 
 
+def write_spilled(folder: Path) -> None:
+    texts = [Document("source", f"{i}", f"One {i} two. Three {i} four.") for i in range(9)]
+    spill.write_spill(texts, folder / "a.arrow", PunktSentenceTokenizer(), 1)
+
+
+def read_spilled(folder: Path) -> Any:
+    path = folder / "a.arrow"
+    if spill.read_tally(path) is None:
+        raise InputError("Its documents are split again.")
+    return [spill.read_part([path], part).to_pydict() for part in range(spill.PARTS)]
+
+
 class Reader:
     """A model that reads numbers off a table."""
 
@@ -284,6 +297,7 @@ KEPT: dict[str, Kept] = {
         lambda f: Corpus(TEXTS[:60], TEXTS[60:], {"all": {"x": 90}}, {"seed": 1}).save(f),
         read_corpus,
     ),
+    "spilled sentences": Kept(write_spilled, read_spilled),
     "labels": Kept(
         lambda f: Labels.of([(i, f"kind {i}") for i in range(20)]).save(f / "labels.jsonl"),
         lambda f: list(Labels.load(f / "labels.jsonl").rows()),

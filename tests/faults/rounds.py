@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 # A connection that stands still is given up sooner than the engine does.
@@ -36,7 +37,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for kind in [given.kind] if given.kind else SHARES:
             count = given.rounds if given.kind else round(given.rounds * SHARES[kind])
-            play = player(kind, Path(folder) / kind)
+            play = player(kind, Path(folder))
             for seed in range(first, first + count):
                 try:
                     what, how = play(seed)
@@ -49,18 +50,22 @@ def main() -> int:
     return 1 if failed else 0
 
 
+@cache
+def stopped(folder: Path):
+    """Stages that ran undisturbed, for kills and for full disks."""
+    from stops import Stopped
+
+    return Stopped(folder)
+
+
 def player(kind: str, folder: Path):
     """What plays a round of a kind; whatever it needs is made first."""
-    folder.mkdir()
     if kind in ("kill", "fill"):
-        from stops import Stopped
-
-        stopped = Stopped(folder)
-        return stopped.kill if kind == "kill" else stopped.fill
+        return getattr(stopped(folder / "stops"), kind)
     if kind == "damage":
         from damage import Damaged
 
-        return Damaged(folder).round
+        return Damaged(folder / "damage").round
     from network import Network
 
     return Network().round
