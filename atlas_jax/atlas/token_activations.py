@@ -288,7 +288,7 @@ def _make_room(path: Path, dtype: np.dtype, shape: tuple[int, int]) -> None:
 
 def _acts(folder: Path, dtype: str, shape: tuple[int, int | None], mode: Any) -> np.memmap:
     """The mapped activations; of another dtype or shape they are damaged."""
-    acts = np.load(folder / "acts.npy", mmap_mode=mode)
+    acts = _load(folder / "acts.npy", mmap_mode=mode)
     right = acts.dtype == np.dtype(dtype) and acts.ndim == 2 and acts.flags.c_contiguous
     if not right or acts.shape[0] != shape[0] or shape[1] not in (None, acts.shape[1]):
         raise InputError(f"{folder / 'acts.npy'} is damaged (dtype or shape): {_AGAIN}.")
@@ -306,8 +306,17 @@ def _check_blocks(acts: np.ndarray, blocks: list[list[int]], rows: int, folder: 
         start = stop
 
 
+def _load(path: Path, **how: Any) -> Any:
+    try:
+        return np.load(path, **how)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, and fails as Python does
+        raise InputError(f"{path} is damaged ({type(error).__name__}): {_AGAIN}.") from None
+
+
 def _tokens(folder: Path, known: str | None) -> Int32[np.ndarray, "contexts length"]:
-    tokens = np.load(folder / "tokens.npy").astype(np.int32)
+    tokens = _load(folder / "tokens.npy").astype(np.int32)
     if known not in (None, _fingerprint(tokens)):
         raise InputError(f"{folder / 'tokens.npy'} is damaged: {_AGAIN}.")
     return tokens

@@ -99,12 +99,13 @@ def load_saelens(
 
 def _unsealed(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """A configuration without the checksum that `save_saelens` puts where SAELens keeps notes."""
-    metadata = config.get("metadata")
-    if not isinstance(metadata, dict) or SEAL not in metadata:
+    # Wherever it is found: what is damaged may be the name of the metadata.
+    name = next((k for k, v in config.items() if isinstance(v, dict) and SEAL in v), None)
+    if name is None:
         return config
-    plain = {key: value for key, value in metadata.items() if key != SEAL}
+    plain = {key: value for key, value in config[name].items() if key != SEAL}
     try:
-        return unsealed({**config, "metadata": plain, SEAL: metadata[SEAL]})
+        return unsealed({**config, name: plain, SEAL: config[name][SEAL]})
     except ValueError as error:
         raise InputError(
             f"{path} was changed or damaged ({error}): save the autoencoder again; or, if you "
