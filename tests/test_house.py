@@ -59,7 +59,6 @@ WRITERS = {
 }
 # What writes in place, or has a draft by another name, and why.
 IN_PLACE = {
-    "files.py": "makes the drafts",
     "journal.py": "is added to; a torn last line is cut off",
     "assets/wheels.py": "several files take their names together, once their checksum is right",
     "atlas/token_activations.py": "a memory map that grows; state.json says what of it is whole",
