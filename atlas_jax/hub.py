@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_text
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ def push(
 
     with tempfile.TemporaryDirectory() as folder:
         save(Path(folder) / name)
-        (Path(folder) / "README.md").write_text(card, "utf-8")
+        write_text(Path(folder) / "README.md", card)
         api = HfApi(token=token)
 
         def upload() -> str:

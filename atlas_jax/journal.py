@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import sealed, unsealed
 
 _START = b'{"id": '
 
@@ -67,8 +69,17 @@ class Journal:
                 break
             try:
                 row = json.loads(line)
+            except ValueError:
+                row = None
+            try:
+                row = unsealed(row)
                 self.rows[row["id"]] = row
-            except (ValueError, KeyError, TypeError):
+            except ValueError:
+                raise InputError(
+                    f"Line {number} of {self.path} was changed or damaged: delete that line, and "
+                    "the same command makes it again."
+                ) from None
+            except (KeyError, TypeError):
                 raise InputError(
                     f"Expected rows that atlas-jax wrote in {self.path}, line {number} is another "
                     "text: name another file."
@@ -87,7 +98,7 @@ class Journal:
         new = [{"id": row["id"], **row} for row in rows]
         self.rows |= {row["id"]: row for row in new}
         if self._file is not None and new:
-            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in new)
+            text = "".join(json.dumps(sealed(row), ensure_ascii=False) + "\n" for row in new)
             try:
                 self._file.write(text.encode("utf-8", "replace"))
                 self._file.flush()
@@ -99,7 +110,8 @@ class Journal:
 
     def _close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take, `add` has told
+                self._file.close()
             self._file = None
 
     def __exit__(

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import sealed, unsealed, write_json
 
 _FORMAT = "atlas-jax query 1"
 _SHOWN = 8
@@ -157,7 +157,7 @@ class Query:
             "weights": list(self.weights),
             "vector": {str(i): float(vector[i]) for i in active},
         }
-        return write_json(path, content)
+        return write_json(path, sealed(content))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Query:
@@ -176,6 +176,7 @@ class Query:
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise InputError(f"Expected a file of format '{_FORMAT}' at {path}, got another.")
         try:
+            content = unsealed(content)
             vector = np.zeros(int(content["n_features"]), np.float32)
             for index, value in content["vector"].items():
                 vector[int(index)] = value

@@ -1,6 +1,7 @@
 """The journal: whole after a kill, one writer, nothing of anybody else's overwritten."""
 
 import json
+import resource
 
 import pytest
 
@@ -61,6 +62,27 @@ def test_a_place_that_cannot_be_written_to_and_none_at_all(tmp_path):
     with Journal(None) as memory:
         memory.add([{"id": "a"}])
         assert "a" in memory
+
+
+def test_a_changed_line_is_refused_and_a_full_disk_told_once(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    with Journal(path) as journal:
+        journal.add([{"id": "a", "value": 0.5}, {"id": "b", "value": 1.5}])
+    whole = path.read_text()
+    for old, new in (("1.5", "1.4"), ('"sha256"', '"sha257"'), ('"value"', '"valuf"')):
+        path.write_text(whole.replace(old, new))
+        with pytest.raises(InputError, match="Line . of .* delete that line"), Journal(path):
+            pass
+    path.write_text('{"id": "a", "value": 0.5}\n')  # of a version without checksums
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60, limits[1]))
+        with pytest.raises(InputError, match="goes on where it stopped"), Journal(path) as journal:
+            journal.add([{"id": "b", "text": "x" * 99}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with Journal(path) as journal:
+        assert "a" in journal and "b" not in journal
 
 
 def test_ids_depend_on_every_part():

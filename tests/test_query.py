@@ -71,14 +71,16 @@ def test_round_trip(tmp_path):
         ("{", "format 'atlas-jax query 1'"),
         ("[]", "format 'atlas-jax query 1'"),
         ('{"format": "atlas-jax query 1"}', "damaged .KeyError"),
-        ({"vector": {"9": 1.0}}, "damaged .IndexError"),
-        ({"vector": {}}, "zero in every feature"),
+        ({"vector": {"9": 1.0}, "sha256": None}, "damaged .IndexError"),
+        ({"vector": {}, "sha256": None}, "zero in every feature"),
+        ({"name": "cats"}, "damaged .ValueError"),
     ],
 )
 def test_refused_files(tmp_path, content, words):
     path = DOGS.save(tmp_path / "q.json")
     if isinstance(content, dict):
-        content = json.dumps(json.loads(path.read_text()) | content)
+        changed = json.loads(path.read_text()) | content
+        content = json.dumps({k: v for k, v in changed.items() if v is not None})
     path.write_text(content)
     with pytest.raises(InputError, match=words):
         Query.load(path)

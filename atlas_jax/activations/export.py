@@ -51,16 +51,16 @@ def export_rows(
     return path
 
 
-def _npy(path, batches, shape, dtype, meta, numbers) -> None:
+def _npy(draft, batches, shape, dtype, meta, numbers) -> None:
     kept = np.dtype(np.float32) if dtype.name == "bfloat16" else dtype
     header = {"descr": kept.newbyteorder("<").str, "fortran_order": False, "shape": shape}
-    with path.open("wb") as file:
+    with draft.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for batch in batches:
             file.write(np.ascontiguousarray(batch.astype(kept, copy=False)).tobytes())
 
 
-def _safetensors(path, batches, shape, dtype, meta, numbers) -> None:
+def _safetensors(draft, batches, shape, dtype, meta, numbers) -> None:
     size = shape[0] * shape[1] * dtype.itemsize
     entry = {"dtype": _NAMES[dtype.name], "shape": list(shape), "data_offsets": [0, size]}
     kept = {
@@ -68,21 +68,22 @@ def _safetensors(path, batches, shape, dtype, meta, numbers) -> None:
     }
     header = json.dumps({"__metadata__": kept, "activations": entry}).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
+    with draft.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         for batch in batches:
             file.write(np.ascontiguousarray(batch).tobytes())
 
 
-def _parquet(path, batches, shape, dtype, meta, numbers) -> None:
+def _parquet(draft, batches, shape, dtype, meta, numbers) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kept = np.dtype(np.float16 if dtype == np.float16 else np.float32)
     rows = pa.list_(pa.from_numpy_dtype(kept), shape[1])
-    schema = pa.schema([("row", pa.int64()), ("activations", rows)])
+    notes = {"atlas_jax": json.dumps(dict(meta))}
+    schema = pa.schema([("row", pa.int64()), ("activations", rows)], metadata=notes)
     start = 0
-    with pq.ParquetWriter(path, schema.with_metadata({"atlas_jax": json.dumps(dict(meta))})) as out:
+    with pq.ParquetWriter(draft, schema) as out:
         for batch in batches:
             flat = pa.array(batch.astype(kept, copy=False).reshape(-1))
             lists = pa.FixedSizeListArray.from_arrays(flat, shape[1])

@@ -8,16 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+# A request on which nothing came for a minute is made again; left alone, it would wait for ever.
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS", "60")
+os.environ.setdefault("TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES", "1")
+os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", "30")
+
 import tensorstore as ts
 
 from atlas_jax.errors import InputError
 
 T = TypeVar("T")
 
-# One context, so that every handle on a `memory://` store sees the same bytes. Nothing is cached,
-# and files are mapped: a chunk is read once in a pass over the rows, and either would copy it once
-# more.
-CONTEXT = ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_mode": {"mode": "memmap"}})
+# Nothing is cached, and files are mapped: a chunk is read once in a pass over the rows, and either
+# would copy it once more. A server that refuses is asked again for about a minute, not for a
+# quarter of an hour.
+_RETRIES = {"max_retries": 8, "initial_delay": "500ms", "max_delay": "16s"}
+_AWAY = ("ABORTED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
+SETTINGS = {
+    "cache_pool": {"total_bytes_limit": 0},
+    "file_io_mode": {"mode": "memmap"},
+    "s3_request_retries": _RETRIES,
+    "gcs_request_retries": _RETRIES,
+}
+# One context, so that every handle on a `memory://` store sees the same bytes.
+CONTEXT = ts.Context(SETTINGS)
 
 
 def kvstore_spec(url: str | os.PathLike[str]) -> dict[str, Any]:
@@ -134,6 +148,21 @@ def attempt(what: str, call: Callable[[], T]) -> T:
     # The last one is how TensorStore answers where a kind of store cannot do something.
     except (OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"Could not {what}: {reason(error)}") from None
+
+
+def is_away(error: Exception) -> bool:
+    """Whether a store did not answer; else it is damaged, and what it holds is captured again."""
+    return any(word in str(error) for word in _AWAY)
+
+
+def check_reached(what: str, error: Exception) -> None:
+    """Refuses an error that says nothing of what a store holds.
+
+    Raises:
+        InputError: it did not answer.
+    """
+    if is_away(error):
+        raise InputError(f"Could not {what}: {reason(error)} Try again.") from None
 
 
 def reason(error: Exception) -> str:

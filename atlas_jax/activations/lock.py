@@ -23,6 +23,7 @@ import tensorstore as ts
 
 from atlas_jax.activations.kvstore import create, folder_of, open_kvstore, read_json, reason
 from atlas_jax.errors import InputError
+from atlas_jax.files import is_alive
 
 _NAME = ".writer"
 _BEAT = 10.0
@@ -96,7 +97,7 @@ class WriterLock:
     def _is_live(self, kv: ts.KvStore, holder: dict[str, Any], mine: dict[str, Any]) -> bool:
         if holder.get("host") == mine["host"]:
             pid = int(holder.get("pid", 0))
-            return (str(self.url), self._key) in _held if pid == os.getpid() else _alive(pid)
+            return (str(self.url), self._key) in _held if pid == os.getpid() else is_alive(pid)
         seen, until = kv.read(self._key).result().value, time.monotonic() + _SILENCE
         while time.monotonic() < until:
             time.sleep(_SILENCE / 10)
@@ -125,14 +126,5 @@ class WriterLock:
             kv, self._kv = self._kv, None
             self._ended.set()
             _held.discard((str(self.url), self._key))
-            kv.write(self._key, None).result()
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+            with suppress(OSError, ValueError):  # the store is away: what is left is taken over
+                kv.write(self._key, None).result()

@@ -14,7 +14,7 @@ import tensorstore as ts
 from jaxtyping import Int, Shaped
 
 from atlas_jax.activations.export import export_rows
-from atlas_jax.activations.kvstore import first_line, open_kvstore
+from atlas_jax.activations.kvstore import check_reached, first_line, open_kvstore
 from atlas_jax.activations.layout import grid_of, ledger_key, top_key
 from atlas_jax.activations.top_samples import TopSamples, find_top_samples, load_top_samples
 from atlas_jax.errors import InputError
@@ -179,8 +179,8 @@ class SiteArray:
             values = read.result()
             if not np.isnan(values[:, :1]).any():
                 return values
-        except (ValueError, OSError):
-            pass
+        except (ValueError, OSError) as error:
+            check_reached(f"read {self.site} in {self._url}", error)
         raise InputError(self._find_damage(start, stop))
 
     def _find_damage(self, start: int, stop: int) -> str:
@@ -193,6 +193,7 @@ class SiteArray:
                 if not np.isnan(Read(self.array[a:b]).result()[:, :1]).any():
                     continue
             except (ValueError, OSError) as error:
+                check_reached(f"read {self.site} in {self._url}", error)
                 why = f"damaged: {first_line(error)}"
             return (
                 f"Rows {a} to {b - 1} of {self.site} in {self._url} cannot be read ({why}). Delete "

@@ -12,6 +12,7 @@ import tensorstore as ts
 from atlas_jax.activations.kvstore import (
     CONTEXT,
     attempt,
+    check_reached,
     first_line,
     keys,
     open_kvstore,
@@ -98,6 +99,7 @@ class ActivationStore:
         try:
             array = ts.open(spec, open=True, read=True, context=CONTEXT).result()
         except (ValueError, OSError) as error:
+            check_reached(f"open {name} in {self.url}", error)
             raise InputError(
                 f"{name} in {self.url} cannot be opened ({first_line(error)}). Delete the store "
                 "and capture again."
@@ -114,7 +116,8 @@ class ActivationStore:
     def _check_shards(self, name: str, array: ts.TensorStore) -> None:
         """A shard that is gone reads as NaN; it is noticed here, before anybody has waited."""
         rows, _ = grid_of(array)
-        there = set(keys(open_kvstore(self.url), f"{name}/c/"))
+        kv = open_kvstore(self.url)
+        there = set(attempt(f"read {self.url}", lambda: keys(kv, f"{name}/c/")))
         for shard, start in enumerate(range(0, array.shape[0], rows)):
             if f"{shard}/0" not in there:
                 part = start // self.meta["rows_per_part"]
@@ -140,8 +143,12 @@ class ActivationStore:
     def report(self) -> list[dict[str, Any]]:
         """What the last capture of each process took."""
         kv = open_kvstore(self.url)
-        found = (read_json(kv, f"report/{key}") for key in sorted(keys(kv, "report/")))
-        return [report for report in found if report is not None]
+
+        def read() -> list[dict[str, Any]]:
+            found = (read_json(kv, f"report/{key}") for key in sorted(keys(kv, "report/")))
+            return [report for report in found if report is not None]
+
+        return attempt(f"read {self.url}", read)
 
     def __len__(self) -> int:
         return self.meta["n"]
@@ -177,4 +184,4 @@ def progress_of(url: str | os.PathLike[str]) -> tuple[dict[str, Any], int, int]:
     if meta is None:
         raise InputError(f"Expected an activation store at {url}, found none: capture first.")
     total = -(-meta["rows"] // meta["rows_per_part"])
-    return meta, len(finished_parts(kv)), total
+    return meta, len(attempt(f"read {url}", lambda: finished_parts(kv))), total

@@ -10,7 +10,7 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Int32, Int64, Shaped
 
-from atlas_jax.activations.kvstore import CONTEXT, first_line, within
+from atlas_jax.activations.kvstore import CONTEXT, check_reached, first_line, within
 from atlas_jax.activations.layout import IDS, OFFSETS
 from atlas_jax.activations.site_array import SiteArray, size_text
 from atlas_jax.errors import InputError
@@ -68,6 +68,7 @@ def _read_whole(url: str | os.PathLike[str], name: str) -> np.ndarray:
         if not len(values) or values.min() >= 0:
             return values
     except (ValueError, OSError) as error:
+        check_reached(f"read {name} in {url}", error)
         why = first_line(error)
     raise InputError(
         f"{name} in {url} cannot be read ({why}). Delete ledger/{name} there and run the same "

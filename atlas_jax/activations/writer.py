@@ -14,7 +14,7 @@ import numpy as np
 import tensorstore as ts
 from jaxtyping import Shaped
 
-from atlas_jax.activations.kvstore import CONTEXT, open_kvstore, reason, write_json
+from atlas_jax.activations.kvstore import CONTEXT, is_away, open_kvstore, reason, write_json
 from atlas_jax.activations.layout import FORMAT, array_spec, finished_parts, grid_of, ledger_key
 from atlas_jax.activations.lock import WriterLock
 from atlas_jax.activations.meta import check_meta, create_meta, read_meta
@@ -154,7 +154,9 @@ class StoreWriter:
         name, where, values, future = write
         try:
             future.result()
-        except ValueError:
+        except ValueError as error:
+            if is_away(error):
+                raise
             # A damaged shard that is not written over from edge to edge is read first: delete it.
             rows, _ = grid_of(where)
             low, high = where.domain[0].inclusive_min, where.domain[0].exclusive_max

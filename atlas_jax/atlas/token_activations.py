@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
-from atlas_jax.progress import Bar
+from atlas_jax.files import read_json, sealed, write_json, writing
+from atlas_jax.progress import Bar, track
 
 DTYPES = ("float16", "float32")
+_AGAIN = "delete the folder and record again"
 
 
 class Reader(Protocol):
@@ -203,27 +204,28 @@ def collect(
         "dtype": dtype,
     }
     state, width = folder / "state.json", model.width(site)
-    done = 0
+    done, blocks = 0, []
     if state.exists():
-        found = {"dtype": "float16"} | json.loads(state.read_text())
-        done = found.pop("done")
+        found = {"dtype": "float16"} | read_json(state, "record of a recording", _AGAIN)
+        done, blocks, known = found.pop("done"), found.pop("blocks", []), found.pop("tokens", None)
         if found != wanted:
             key = next(k for k in wanted if found.get(k) != wanted[k])
             raise InputError(
                 f"Expected {key}={wanted[key]!r} in {folder}, it holds {found.get(key)!r}. Use "
                 "another folder or delete it."
             )
-        tokens = np.load(folder / "tokens.npy")
+        tokens = _tokens(folder, known)
     else:
         tokens = cut_contexts(model.tokenizer, texts, n_tokens, length, seed)
-        np.save(folder / "tokens.npy", tokens)
+        with writing(folder / "tokens.npy") as draft, draft.open("wb") as file:
+            np.save(file, tokens)
     rows = length - 1
-    acts = np.lib.format.open_memmap(
-        folder / "acts.npy",
-        mode="r+" if done else "w+",
-        dtype=np.dtype(dtype),
-        shape=(len(tokens) * rows, width),
-    )
+    shape = len(tokens) * rows, width
+    if not done:
+        _make_room(folder / "acts.npy", np.dtype(dtype), shape)
+    acts = _acts(folder, dtype, shape, "r+")
+    _check_blocks(acts, blocks, rows, folder)
+    named = wanted | {"tokens": _fingerprint(tokens)}
     source, block = ModelActivations(model, site, tokens, batch), 64 * batch
     with Bar(f"recording {site}", len(tokens)) as bar:
         bar.advance(done)
@@ -235,9 +237,11 @@ def collect(
                     f"{site} has values beyond {dtype}: record it as float32, or choose another "
                     "site."
                 )
-            acts[start * rows : (start + len(part)) * rows] = values
+            place = slice(start * rows, (start + len(part)) * rows)
+            acts[place] = values
             acts.flush()
-            write_json(state, wanted | {"done": start + len(part)})
+            blocks = [*blocks, [start + len(part), zlib.crc32(acts[place].data)]]
+            write_json(state, sealed(named | {"done": blocks[-1][0], "blocks": blocks}))
             bar.advance(len(part))
     return TokenActivations(acts, tokens)
 
@@ -252,17 +256,76 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
     """
     folder = Path(folder)
     try:
-        done = int(json.loads((folder / "state.json").read_text())["done"])
-        tokens = np.load(folder / "tokens.npy")[:done]
-        acts = np.load(folder / "acts.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError) as error:
+        state = read_json(folder / "state.json", "record of a recording", _AGAIN)
+        done = int(state["done"])
+        tokens = _tokens(folder, state.get("tokens"))
+        rows = tokens.shape[1] - 1
+        acts = _acts(folder, state.get("dtype", "float16"), (len(tokens) * rows, None), "r")
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise InputError(
             f"Expected recorded activations in {folder}, found none that can be read "
             f"({str(error)[:120]}): `atlas-jax atlas train` records them."
         ) from None
-    return TokenActivations(acts[: done * (tokens.shape[1] - 1)], tokens)
+    _check_blocks(acts, state.get("blocks", []), rows, folder)
+    return TokenActivations(acts[: done * rows], tokens[:done])
+
+
+def _make_room(path: Path, dtype: np.dtype, shape: tuple[int, int]) -> None:
+    """A file of zeros: on a full disk, writing into a mapped hole would kill the process."""
+    try:
+        with path.open("wb") as file:
+            header = np.lib.format.header_data_from_array_1_0(np.empty((0, shape[1]), dtype))
+            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+            file.flush()
+            size = file.tell() + shape[0] * shape[1] * dtype.itemsize
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+    except OSError as error:
+        raise InputError(f"Could not write {path}: {error.strerror}. Free some space.") from None
+
+
+def _acts(folder: Path, dtype: str, shape: tuple[int, int | None], mode: Any) -> np.memmap:
+    """The mapped activations; of another dtype or shape they are damaged."""
+    acts = _load(folder / "acts.npy", mmap_mode=mode)
+    right = acts.dtype == np.dtype(dtype) and acts.ndim == 2 and acts.flags.c_contiguous
+    if not right or acts.shape[0] != shape[0] or shape[1] not in (None, acts.shape[1]):
+        raise InputError(f"{folder / 'acts.npy'} is damaged (dtype or shape): {_AGAIN}.")
+    return acts
+
+
+def _check_blocks(acts: np.ndarray, blocks: list[list[int]], rows: int, folder: Path) -> None:
+    """Compares what is recorded with its checksums, of which an older recording has none."""
+    start = 0
+    for stop, known in track(blocks, "checking the recording") if blocks else ():
+        if zlib.crc32(acts[start * rows : stop * rows].data) != known:
+            raise InputError(
+                f"{folder / 'acts.npy'} is damaged (contexts {start} to {stop - 1}): {_AGAIN}."
+            )
+        start = stop
+
+
+def _load(path: Path, **how: Any) -> Any:
+    try:
+        return np.load(path, **how)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, and fails as Python does
+        raise InputError(f"{path} is damaged ({type(error).__name__}): {_AGAIN}.") from None
+
+
+def _tokens(folder: Path, known: str | None) -> Int32[np.ndarray, "contexts length"]:
+    tokens = _load(folder / "tokens.npy").astype(np.int32)
+    if known not in (None, _fingerprint(tokens)):
+        raise InputError(f"{folder / 'tokens.npy'} is damaged: {_AGAIN}.")
+    return tokens
 
 
 def fingerprint(source: TokenSource) -> str:
     """Names the tokens of a source."""
-    return hashlib.sha256(np.ascontiguousarray(source.tokens).tobytes()).hexdigest()[:16]
+    return _fingerprint(source.tokens)
+
+
+def _fingerprint(tokens: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tokens).tobytes()).hexdigest()[:16]

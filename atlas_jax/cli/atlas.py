@@ -11,6 +11,7 @@ import typer
 
 from atlas_jax.cli.console import Terminal, reports_errors
 from atlas_jax.errors import InputError
+from atlas_jax.files import sealed, write_json
 
 atlas_app = typer.Typer(
     help="Train, label and look into Concept Atlases.", no_args_is_help=True, rich_markup_mode=None
@@ -107,7 +108,7 @@ def train(
     card |= {"training_tokens": (len(acts.tokens) - heldout) * (length - 1)}
     card |= {"context_length": length}
     card |= measure_card(sae, acts, subject, site, max_norm=limit, heldout=heldout)
-    (folder / "card.json").write_text(json.dumps(card, indent=1))
+    write_json(folder / "card.json", sealed(card))
     if as_json:
         typer.echo(json.dumps(card, indent=1))
     for key, value in card.items():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from atlas_jax.corpus.texts import Texts
-from atlas_jax.corpus.writer import CARD, TABLE, CorpusWriter, hash_of_halves, writing_to
+from atlas_jax.corpus.writer import (
+    CARD,
+    TABLE,
+    CorpusWriter,
+    hash_of_halves,
+    read_card,
+    writing_to,
+)
 from atlas_jax.errors import InputError
 
 
@@ -71,13 +77,20 @@ class Corpus:
             if not (folder / name).is_file():
                 raise InputError(f"Expected {name} in {folder}, it is not there: build it first.")
         try:
-            card = json.loads((folder / CARD).read_text("utf-8"))
+            card = read_card(folder)
             repeated = ["source", "document", "split"]
             table = pq.read_table(folder / TABLE, read_dictionary=repeated)
             halves = [_half(table, name) for name in ("train", "eval")]
             corpus = cls(halves[0], halves[1], card["counts"], card["meta"])
             expected = card["hash"]
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            pa.ArrowException,
+        ) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"Expected a corpus in {folder}, could not read it ({reason}): build it again."

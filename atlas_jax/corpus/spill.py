@@ -40,7 +40,9 @@ SCHEMA = pa.schema(
     ]
 )
 _MOST_DOCUMENTS = 1 << 16
-_FORMAT = b"1"
+_FORMAT = b"2"
+_DIGEST = 32
+"""Bytes at the end of a file: the sha256 of the others."""
 
 
 def rank(text: str, seed: int) -> bytes:
@@ -102,14 +104,20 @@ def write_spill(chunk: Sequence[Document], path: Path, splitter: Splitter, seed:
         with pa.ipc.new_file(str(draft), schema, options=options) as writer:
             for start, end in zip(starts, ends, strict=True):
                 writer.write_batch(batch.slice(start, end - start))
+        with draft.open("r+b") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.write(digest)
         os.replace(draft, path)
 
 
 def read_tally(path: Path) -> Tally | None:
-    """The counts of a spilled chunk; None if its file is not there, or not whole."""
+    """The counts of a spilled chunk; None if its file is not there, or not as it was written."""
     try:
-        with pa.OSFile(str(path)) as file:
-            return Tally.loads(pa.ipc.open_file(file).schema.metadata[b"tally"])
+        with pa.memory_map(str(path)) as file:
+            content = file.read_buffer(max(0, file.size() - _DIGEST))
+            if hashlib.sha256(content).digest() != file.read(_DIGEST):
+                return None
+            return Tally.loads(pa.ipc.open_file(content).schema.metadata[b"tally"])
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
 
@@ -118,6 +126,7 @@ def read_part(paths: Iterable[Path], part: int) -> pa.Table:
     """The sentences of one part, of all files, in no particular order."""
     batches: list[pa.RecordBatch] = []
     for path in paths:
-        with pa.OSFile(str(path)) as file:
-            batches.append(pa.ipc.open_file(file).get_batch(part))
+        with pa.memory_map(str(path)) as file:
+            content = file.read_buffer(file.size() - _DIGEST)
+            batches.append(pa.ipc.open_file(content).get_batch(part))
     return pa.Table.from_batches(batches, SCHEMA)

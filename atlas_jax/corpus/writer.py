@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from atlas_jax.corpus.statistics import Lengths, characters
 from atlas_jax.corpus.texts import COLUMNS, Column, Texts, add_to_hash, counts_of, plain
 from atlas_jax.errors import InputError
+from atlas_jax.files import sealed, unsealed, writing
 
 TABLE = "corpus.parquet"
 CARD = "corpus.json"
@@ -58,8 +59,7 @@ class CorpusWriter:
         self.counts: dict[str, dict[str, int]] = {"train": {}, "eval": {}}
         self._waiting: list[pa.Table] = []
         folder.mkdir(parents=True, exist_ok=True)
-        names = (f".{name}.{os.getpid()}.part" for name in (TABLE, CARD))
-        self._table, self._card = ((drafts or folder) / name for name in names)
+        self._table = (drafts or folder) / f".{TABLE}.{os.getpid()}.part"
         self._file = pq.ParquetWriter(str(self._table), _SCHEMA, **_PARQUET)
 
     def write(self, table: pa.Table) -> None:
@@ -94,12 +94,13 @@ class CorpusWriter:
             "shares": shares(counts),
             "characters": self.characters.to_dict(),
             "meta": meta,
+            "file": file_hash(self._table),
         }
-        text = json.dumps(card, indent=2, ensure_ascii=False)
-        self._card.write_text(text + "\n", "utf-8")
-        # What a kill between the two leaves does not load: the hashes differ, or no card is there.
-        os.replace(self._table, self.folder / TABLE)
-        os.replace(self._card, self.folder / CARD)
+        text = json.dumps(sealed(card), indent=2, ensure_ascii=False)
+        with writing(self.folder / CARD) as draft:
+            draft.write_text(text + "\n", "utf-8")
+            # What a kill between the two leaves does not load: the hashes differ, or there is none.
+            os.replace(self._table, self.folder / TABLE)
 
     def _write_group(self) -> None:
         table = pa.concat_tables(self._waiting)
@@ -121,8 +122,25 @@ class CorpusWriter:
         if error is not None:
             with suppress(OSError):  # of a full disk
                 self._file.close()
-            for draft in (self._table, self._card):
-                draft.unlink(missing_ok=True)
+            self._table.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """corpus.json, once it and the table are found to be what was written.
+
+    Raises:
+        ValueError: they are not.
+    """
+    card = unsealed(json.loads((folder / CARD).read_text("utf-8")))
+    if card.get("file") not in (None, file_hash(folder / TABLE)):
+        raise ValueError(f"the hash of {TABLE} differs")
+    return card
 
 
 def hash_of_halves(train: str, evaluation: str) -> str:

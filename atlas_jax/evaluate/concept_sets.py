@@ -16,6 +16,7 @@ from atlas_jax.activations.recording import Source
 from atlas_jax.activations.top_samples import find_top_samples
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_text
 from atlas_jax.progress import track
 
 _ROWS = 4096
@@ -210,11 +211,8 @@ def read_sets(path: str | Path) -> dict[int, list[str]]:
 
 def write_sets(path: str | Path, texts: Mapping[int, Sequence[str]]) -> Path:
     """Writes what `read_sets` reads."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         json.dumps({"feature": int(f), "texts": list(t)}, ensure_ascii=False)
         for f, t in texts.items()
     ]
-    path.write_text("\n".join(lines) + "\n", "utf-8")
-    return path
+    return write_text(path, "\n".join(lines) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -125,14 +124,21 @@ class HeldOut:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from atlas_jax.corpus.writer import CARD, TABLE
+        from atlas_jax.corpus.writer import TABLE, read_card
 
         folder = self.run.corpus_folder
         try:
-            card = json.loads((folder / CARD).read_text("utf-8"))
+            card = read_card(folder)
             first, known = int(card["train"]["texts"]), card["eval"]["hash"]
             file = pq.ParquetFile(folder / TABLE, memory_map=True)
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            pa.ArrowException,
+        ) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 f"Expected a corpus in {folder}, could not read it ({reason}): build it again."

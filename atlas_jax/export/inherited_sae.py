@@ -32,7 +32,7 @@ from atlas_jax.activations.pool import after_first
 from atlas_jax.atlas import SAE, Atlas, Labels, save_saelens
 from atlas_jax.atlas.sae import decode, encode
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json, write_text
+from atlas_jax.files import sealed, write_json, write_sum, write_text
 from atlas_jax.models import LanguageModel
 from atlas_jax.progress import Bar
 from atlas_jax.translate.translation import Translation
@@ -201,8 +201,8 @@ def export_sae(
     }
     save_saelens(sae, folder, site=site, model_name=name)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_text(folder / "labels.jsonl", text)
-    write_json(folder / "card.json", about)
+    write_sum(write_text(folder / "labels.jsonl", text))
+    write_json(folder / "card.json", sealed(about))
     return folder
 
 

@@ -56,29 +56,29 @@ def export_arrays(arrays: Arrays, path: str | os.PathLike[str], meta: Mapping[st
     return path
 
 
-def _safetensors(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+def _safetensors(draft: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in meta.items()}
-    save_file(dict(arrays), path, metadata=header)
+    save_file(dict(arrays), draft, metadata=header)
 
 
-def _npz(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+def _npz(draft: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     everything: dict[str, Any] = {**arrays, META: np.array(json.dumps(dict(meta)))}
-    with path.open("wb") as file:
+    with draft.open("wb") as file:
         np.savez(file, **everything)
 
 
-def _torch(path: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+def _torch(draft: Path, arrays: Arrays, meta: Mapping[str, Any]) -> None:
     try:
         import torch
     except ImportError:
         raise InputError(
-            f"A {path.suffix} file is written by torch: install it (pip install torch), or ask for "
+            "A .pt file is written by torch: install it (pip install torch), or ask for "
             ".safetensors, which torch users read as well."
         ) from None
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    torch.save({**tensors, META: json.dumps(dict(meta))}, path)
+    torch.save({**tensors, META: json.dumps(dict(meta))}, draft)
 
 
 FILES = {".safetensors": _safetensors, ".npz": _npz, ".pt": _torch}

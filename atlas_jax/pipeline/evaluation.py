@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas_jax.errors import InputError
 from atlas_jax.evaluate.concept_sets import ConceptSets, sets_from_samples
 from atlas_jax.evaluate.retrieval import evaluate_retrieval
 from atlas_jax.evaluate.steering_tables import steering_tables
 from atlas_jax.evaluate.tables import Table, retrieval_tables, translation_tables
 from atlas_jax.evaluate.translation_quality import evaluate_translation
+from atlas_jax.files import write_json, write_text
 from atlas_jax.pipeline.run_folder import RunFolder
 from atlas_jax.report.drawing import Drawing
 from atlas_jax.report.figures import distribution, intervals
@@ -110,25 +109,17 @@ def save_evaluation(kind: str, result: Mapping[str, Any], out: Path) -> list[Pat
     """
     tables = TABLES[kind](result)
     written = [out / f"{kind}.{ending}" for ending in ("json", "md", "tex")]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written[0].write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        written[1].write_text("\n".join(table.markdown() for table in tables), "utf-8")
-        written[2].write_text("\n".join(table.latex() for table in tables), "utf-8")
-        figures = (
-            _steering_figures(result) if kind == "steering" else _figures(kind, result["sites"])
-        )
-        written += [
-            figure.save(out / f"{name}.{ending}")
-            for name, figure in figures.items()
-            if figure is not None
-            for ending in ("svg", "pdf")
-        ]
-    except OSError as error:
-        raise InputError(
-            f"Could not write into {out}: {error.strerror or error}. Name another folder with "
-            "--out."
-        ) from None
+    remedy = "Name another folder with --out"
+    write_json(written[0], result, remedy=remedy)
+    write_text(written[1], "\n".join(table.markdown() for table in tables), remedy=remedy)
+    write_text(written[2], "\n".join(table.latex() for table in tables), remedy=remedy)
+    figures = _steering_figures(result) if kind == "steering" else _figures(kind, result["sites"])
+    written += [
+        figure.save(out / f"{name}.{ending}", remedy=remedy)
+        for name, figure in figures.items()
+        if figure is not None
+        for ending in ("svg", "pdf")
+    ]
     return written
 
 

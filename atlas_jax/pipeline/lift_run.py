@@ -12,7 +12,7 @@ import numpy as np
 
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import read_json, sealed, write_json
 from atlas_jax.journal import Journal
 from atlas_jax.pipeline.lift_recipe import LiftRecipe, VerbalizerSource
 from atlas_jax.pipeline.passages import read_passages
@@ -110,12 +110,13 @@ def _same_recipe(recipe: LiftRecipe, path: Path) -> None:
     """Refuses a folder whose bridge is of other models, texts or pairs."""
     mine = {key: recipe.to_dict()[key] for key in ("bridge", "corpus")}
     mine = json.loads(json.dumps(mine))
-    if path.exists() and json.loads(path.read_text("utf-8")) != mine:
+    remedy = "delete the folder and run the recipe again"
+    if path.exists() and read_json(path, "recipe of a run", remedy) != mine:
         raise InputError(
             f"Expected a run with this bridge and these texts in {path.parent}, it holds another: "
             "use another folder."
         )
-    write_json(path, mine)
+    write_json(path, sealed(mine))
 
 
 def _features(recipe: LiftRecipe) -> tuple[np.ndarray, list[str]]:

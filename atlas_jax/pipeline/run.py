@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import sha256_of, write_json
+from atlas_jax.files import read_json, sealed, sha256_of, unsealed, write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -50,7 +50,7 @@ class Run:
             ) from None
         self.manifest: dict[str, Any] = {"stages": {}}
         with suppress(OSError, ValueError):
-            found = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            found = unsealed(json.loads((self.folder / MANIFEST).read_text("utf-8")))
             if isinstance(found.get("stages"), dict):
                 self.manifest = found
         self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
@@ -128,7 +128,11 @@ class Run:
         return path.name
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a JSON file of the run in one step; of several processes, the first does."""
+        """Writes a JSON file of the run in one step; of several processes, the first does.
+
+        The manifest keeps its checksum.
+        """
+        self.manifest.setdefault("files", {}).pop(name, None)
         if not leads():
             return
         remedy = "Free some space, or name another folder with --out"
@@ -138,16 +142,23 @@ class Run:
 
     def keep(self, name: str) -> None:
         """Records a file's sha256 in the manifest."""
-        found = sha256_of(self.folder / name)
-        self.manifest.setdefault("files", {})[name] = found
+        self.manifest.setdefault("files", {})[name] = sha256_of(self.folder / name)
 
     def save_manifest(self) -> None:
-        """Writes the manifest."""
-        self.write_json(MANIFEST, self.manifest)
+        """Writes the manifest, sealed."""
+        self.write_json(MANIFEST, sealed(self.manifest))
 
     def read_json(self, name: str) -> Any:
-        """Reads a JSON file of the run."""
-        return json.loads((self.folder / name).read_text("utf-8"))
+        """Reads a JSON file of the run.
+
+        Raises:
+            InputError: it is not the one that was written.
+        """
+        path, known = self.folder / name, self.manifest.get("files", {}).get(name)
+        found = read_json(path, "result of a stage", "run the recipe again")
+        if known not in (None, sha256_of(path)):
+            raise InputError(f"{path} was changed or damaged: run the recipe again.")
+        return found
 
 
 def _apart(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import unsealed
 
 if TYPE_CHECKING:
     from atlas_jax.activations import ActivationStore
@@ -31,8 +32,8 @@ class RunFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text("utf-8"))
-            self.recipe: dict[str, Any] = manifest["recipe"]
+            text = (self.folder / "manifest.json").read_text("utf-8")
+            self.recipe: dict[str, Any] = unsealed(json.loads(text))["recipe"]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(
                 f"Expected the folder of a run, {folder} holds none: make one with atlas-jax "

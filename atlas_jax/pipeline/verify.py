@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import sha256_of
+from atlas_jax.files import sha256_of, unsealed
 from atlas_jax.pipeline.run import MANIFEST, versions
 from atlas_jax.pipeline.run_folder import RunFolder
 from atlas_jax.translate.witness import TOLERANCE, errors_of_rows
@@ -100,7 +100,7 @@ def _expect(expected: Any, found: Any, what: str) -> None:
 
 
 def _files(run: RunFolder, place: str = "") -> Iterator[Check]:
-    manifest = json.loads((run.folder / MANIFEST).read_text("utf-8"))
+    manifest = unsealed(json.loads((run.folder / MANIFEST).read_text("utf-8")))
     then, now = manifest.get("versions", {}), versions()
     other = [
         f"{name} {then[name]}, now {now.get(name)}" for name in then if then[name] != now.get(name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atlas_jax.files import writing
 from atlas_jax.report.markup import Html, element
 from atlas_jax.report.style import LIGHT
 
@@ -47,9 +48,10 @@ class Drawing:
         )
         return element("div", svg, class_="figure scroll", tabindex=0)
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: Path, **how: str) -> Path:
         """Writes an SVG or a PDF, by the ending of `path`: on white, each time the same bytes."""
-        path.write_bytes(self._written(path.suffix[1:], facecolor="white"))
+        with writing(path, **how) as draft:
+            draft.write_bytes(self._written(path.suffix[1:], facecolor="white"))
         return path
 
     def _written(self, ending: str, facecolor: str) -> bytes:

@@ -89,7 +89,26 @@ class MomentsFolder:
                     f"The moments in {path} lack {header['left']} rows: run the same fit again, it "
                     "goes on where it stopped."
                 )
+        self._check_whole([header["n"] for header in headers], files, headers[0])
         return next(h for p, h in zip(files, headers, strict=True) if p.name.startswith("all-"))
+
+    def _check_whole(self, n: list[int], files: list[Path], header: Mapping[str, Any]) -> None:
+        """Refuses a folder that lacks a block of atlas features, or a fold."""
+        parts, blocks = self.parts()
+        width = header["inputs"][0]["atlas"]["width"]
+        edges = [0, *(stop for _, stop in blocks)]
+        rows = dict.fromkeys(parts, 0)
+        rows |= {path.name.partition("-")[0]: count for path, count in zip(files, n, strict=True)}
+        if (
+            [start for start, _ in blocks] != edges[:-1]
+            or edges[-1] != width
+            or len(files) != len(parts) * len(blocks)
+            or sum(rows.values()) != rows.get("all", -1) * min(len(parts), 2)
+        ):
+            raise InputError(
+                f"The moments at {self.path} lack a file of a block of features or of a fold: "
+                "delete the folder and fit again."
+            )
 
     def parts(self) -> tuple[list[str], list[Columns]]:
         """The parts and the blocks there are, in order."""

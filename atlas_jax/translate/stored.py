@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import check_tensors
 
 FORMAT = "atlas-jax translation 1"
 MATRIX, NORMS = "matrix", "row_norms"
@@ -23,7 +24,8 @@ _KEPT = 256
 class StoredTranslation:
     """The file of a translation; what it is asked for is read then, the matrix never whole.
 
-    A slice touches only the pages that hold it. Columns that were read are kept, 256 of them.
+    A slice touches only the pages that hold it; but the first one is read after a pass over all of
+    the file that compares its checksums. Columns that were read are kept, 256 of them.
 
     Attributes:
         path: of the file.
@@ -51,6 +53,7 @@ class StoredTranslation:
             self.method: str = header["method"]
             self.meta: Mapping[str, Any] = json.loads(header["meta"])
             self._matrix = self._file.get_slice(MATRIX)
+            self._header = header
         except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
             raise InputError(
                 f"The translation at {path} is damaged ({error}): fit it again."
@@ -59,17 +62,34 @@ class StoredTranslation:
         self.shape: tuple[int, int] = (rows, columns)
         self._columns: dict[int, np.ndarray] = {}
 
+    @cached_property
+    def _rows(self) -> Any:
+        """The matrix on disk, its checksum compared the first time.
+
+        Raises:
+            InputError: it differs.
+        """
+        try:
+            tensors = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
+            check_tensors(self._header, tensors)
+        except ValueError as error:
+            raise InputError(
+                f"The translation at {self.path} is damaged ({error}): fit it again."
+            ) from None
+        return self._matrix
+
     @property
     def matrix(self) -> Float32[np.ndarray, "ds dc"]:
         """All of it, read now."""
-        return self._file.get_tensor(MATRIX)
+        return self._rows[:]
 
     @cached_property
     def row_norms(self) -> Float32[np.ndarray, " ds"]:
         """Euclidean norm of each row, 1 for zero rows; of a file without them, in one pass."""
         if NORMS in self._file.keys():  # noqa: SIM118
+            assert self._rows is not None  # both are checked together
             return self._file.get_tensor(NORMS)
-        return norms_of_rows(self._matrix, self.shape[0])
+        return norms_of_rows(self._rows, self.shape[0])
 
     def column(self, concept: int) -> Float32[np.ndarray, " ds"]:
         """What the subject's features have of one atlas feature."""
@@ -77,13 +97,13 @@ class StoredTranslation:
             self._check(concept, 1, "atlas")
             while len(self._columns) >= _KEPT:
                 del self._columns[next(iter(self._columns))]
-            self._columns[concept] = self._matrix[:, concept : concept + 1][:, 0]
+            self._columns[concept] = self._rows[:, concept : concept + 1][:, 0]
         return self._columns[concept]
 
     def row(self, feature: int) -> Float32[np.ndarray, " dc"]:
         """What a subject feature has of the atlas features."""
         self._check(feature, 0, "subject")
-        return self._matrix[feature : feature + 1][0]
+        return self._rows[feature : feature + 1][0]
 
     def scores(self, weights: Mapping[int, float]) -> Float32[np.ndarray, " ds"]:
         """s = T^ q / ||q|| of a query that is zero but in a few atlas features   (eq. 3).

@@ -117,6 +117,7 @@ def test_a_scale_that_the_release_knows(hub):
     save_saelens(standard(), folder, site=sae_id, model_name="gemma-2b")
     config = json.loads((folder / "cfg.json").read_text())
     config["normalize_activations"] = "expected_average_only_in"
+    del config["metadata"]["sha256"]
     (folder / "cfg.json").write_text(json.dumps(config))
     atlas = load_atlas(f"gemma-2b-res-jb/{sae_id}")
     np.testing.assert_allclose(atlas.sae.W_enc, standard().W_enc * scale, rtol=1e-6)

@@ -27,6 +27,7 @@ def make(architecture="jumprelu", k=None) -> SAE:
 
 def change(folder, **fields):
     config = json.loads((folder / "cfg.json").read_text()) | fields
+    config["metadata"].pop("sha256")
     (folder / "cfg.json").write_text(json.dumps(config))
 
 

@@ -67,6 +67,7 @@ def test_label_prints_scores_and_writes_them(tmp_path, common, words, texts, tin
     assert invoke("atlas", "train", tmp_path, *common, "--live").exit_code == 0
     config = json.loads((tmp_path / "cfg.json").read_text())
     config["metadata"]["model_name"] = str(tiny_llama)
+    del config["metadata"]["sha256"]
     (tmp_path / "cfg.json").write_text(json.dumps(config))
     missing = invoke("atlas", "label", tmp_path)
     assert missing.exit_code == 2 and "recorded activations" in missing.stderr

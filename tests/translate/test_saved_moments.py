@@ -141,6 +141,20 @@ def test_blocks_are_saved_and_used_again(tmp_path, whole):
     same(fit_moments(tmp_path, [ATLAS], ALL, options=OPTIONS), whole)
 
 
+def test_a_lost_block_or_fold_is_missed(tmp_path):
+    fit(SITES, ATLAS, ALL, options=OPTIONS, moments=tmp_path, max_memory="8KB")
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(InputError, match="lack a file of a block of features or of a fold"):
+            MomentsFolder(tmp_path).header()
+        path.write_bytes(content)
+    for path in tmp_path.glob("fold2-*"):
+        path.unlink()
+    with pytest.raises(InputError, match="lack a file"):
+        MomentsFolder(tmp_path).header()
+
+
 def test_the_memory_of_sums():
     wanted = Wanted(cross=True, gram="float64", unit=True)
     assert bytes_per_column({"a": 12, "b": 8}, 20, wanted) == 8 * (20 + 20 + 20)

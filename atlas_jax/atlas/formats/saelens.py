@@ -14,7 +14,7 @@ from atlas_jax.atlas.formats.fold import fold_centre, fold_gate, fold_norms, fol
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
 from atlas_jax.atlas.sae import SAE, Architecture, Normalisation
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json, write_tensors
+from atlas_jax.files import SEAL, sealed, unsealed, write_json, write_tensors
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.0.0"
@@ -66,7 +66,7 @@ def load_saelens(
             raise InputError(
                 f"Expected a SAELens folder with {CONFIG} and {WEIGHTS}, {folder} has no {name}."
             )
-    config = read_config(folder / CONFIG)
+    config = _unsealed(read_config(folder / CONFIG), folder / CONFIG)
     # Version 6 nests what concerns the model; earlier ones, and `extra`, do not.
     flat = {**(config.get("metadata") or {}), **config, **(extra or {})}
     site = str(flat.get("hook_name") or flat.get("hook_point") or "")
@@ -95,6 +95,22 @@ def load_saelens(
         config,
         str(flat.get("neuronpedia_id") or ""),
     )
+
+
+def _unsealed(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A configuration without the checksum that `save_saelens` puts where SAELens keeps notes."""
+    # Wherever it is found: what is damaged may be the name of the metadata.
+    name = next((k for k, v in config.items() if isinstance(v, dict) and SEAL in v), None)
+    if name is None:
+        return config
+    plain = {key: value for key, value in config[name].items() if key != SEAL}
+    try:
+        return unsealed({**config, name: plain, SEAL: config[name][SEAL]})
+    except ValueError as error:
+        raise InputError(
+            f"{path} was changed or damaged ({error}): save the autoencoder again; or, if you "
+            f"changed it, remove {SEAL} from its metadata."
+        ) from None
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
@@ -244,4 +260,5 @@ def save_saelens(
     if sae.architecture == "topk":
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     write_tensors(folder / WEIGHTS, tensors, {})
-    write_json(folder / CONFIG, config)
+    seal = {SEAL: sealed(config)[SEAL]}
+    write_json(folder / CONFIG, {**config, "metadata": {**config["metadata"], **seal}})

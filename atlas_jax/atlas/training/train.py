@@ -33,7 +33,7 @@ from atlas_jax.atlas.training.state import Losses, State, Weights, init, load_st
 from atlas_jax.atlas.training.step import update
 from atlas_jax.atlas.training.windows import Windows
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import read_json, sealed, write_json
 from atlas_jax.progress import Bar
 
 _THRESHOLD_BATCHES = 64
@@ -120,7 +120,7 @@ def train_atlas(
         theta = smallest_kept(state.weights, windows.batch, last, standard, recipe)
     sae = fold(state.weights, standard, recipe, theta)
     save_saelens(sae, out, site=site, model_name=model_name, max_norm=windows.limit, half=half)
-    write_json(log, plan | {"steps": steps, "losses": losses})
+    write_json(log, sealed(plan | {"steps": steps, "losses": losses}))
     checkpoint.unlink(missing_ok=True)
     return load_saelens(out).sae
 
@@ -133,7 +133,7 @@ def finished(log: Path, plan: dict[str, Any]) -> bool:
     """
     if not log.exists():
         return False
-    found = json.loads(log.read_text())
+    found = read_json(log, "log of a training", "delete it and train again")
     other = [key for key, value in plan.items() if found.get(key) != value]
     if other:
         key = other[0]

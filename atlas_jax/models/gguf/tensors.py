@@ -100,8 +100,11 @@ def _kept(tensor: Any, layout: Layout) -> type | None:
     return None if layout.computes else halves.get(tensor.tensor_type.name)
 
 
-def write_tensors(tensors: dict[str, Any], layout: Layout, arch: Arch, folder: Path) -> None:
-    """Dequantises tensor by tensor and writes a shard whenever one is full."""
+def write_tensors(tensors: dict[str, Any], layout: Layout, arch: Arch, draft: Path) -> None:
+    """Dequantises tensor by tensor and writes a shard whenever one is full.
+
+    The folder is a draft: what is written into it counts once it has its name.
+    """
     import gguf
 
     shard: dict[str, np.ndarray] = {}
@@ -109,7 +112,7 @@ def write_tensors(tensors: dict[str, Any], layout: Layout, arch: Arch, folder: P
 
     def flush() -> None:
         file = f"model-{len(set(weight_map.values())):05d}.safetensors"
-        save_file(shard, folder / file, {"format": "pt"})  # transformers asks for it
+        save_file(shard, draft / file, {"format": "pt"})  # transformers asks for it
         weight_map.update(dict.fromkeys(shard, file))
         shard.clear()
 
@@ -125,4 +128,4 @@ def write_tensors(tensors: dict[str, Any], layout: Layout, arch: Arch, folder: P
         shard[name] = np.ascontiguousarray(values)
     flush()
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (draft / "model.safetensors.index.json").write_text(json.dumps(index))

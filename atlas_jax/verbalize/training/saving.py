@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ from typing import Any
 import numpy as np
 from flax import nnx
 from jaxtyping import Float
-from safetensors.numpy import save_file
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import write_json, write_tensors, write_text
 from atlas_jax.models.arch import Arch
 from atlas_jax.models.families import FAMILIES
 from atlas_jax.models.names import Part, tensor_name
@@ -38,7 +36,7 @@ def save_checkpoint(folder: Path, arch: Arch, state: Any) -> None:
         layers = value if key.startswith("blocks.") else value[None]
         for layer, part in enumerate(layers):
             _put(tensors[tensor_name(table[key]).format(layer)], part, key, table[key], arch)
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
 
 
 def _put(tensor: np.ndarray, value: Float[np.ndarray, "..."], key: str, entry: Any, arch: Arch):
@@ -59,9 +57,9 @@ def save_description(
     import yaml
 
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(base / "config.json", folder / "config.json")
+    write_text(folder / "config.json", (base / "config.json").read_text("utf-8"))
     tokenizer.inner.save_pretrained(folder)
     ends = [i for i in (tokenizer.eos_id,) if i is not None]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    write_json(folder / "generation_config.json", {"eos_token_id": ends})
     text = yaml.safe_dump(dict(sidecar), sort_keys=False, allow_unicode=True)
-    (folder / SIDECAR).write_text(text, "utf-8")
+    write_text(folder / SIDECAR, text)

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import write_json
+from atlas_jax.files import read_json, sealed, write_json
 from atlas_jax.models.lookup import find_checkpoint
 from atlas_jax.models.sites import Site, parse_site
 from atlas_jax.models.tokenizer import Tokenizer
@@ -87,7 +87,7 @@ def train_verbalizer(
     )
     log = out / "training.json"
     if log.exists():
-        if json.loads(log.read_text())["name"] == name:
+        if read_json(log, "log of a training", "delete it and train again")["name"] == name:
             return out
         raise InputError(
             f"Expected a verbalizer trained by this plan in {out}, found another: use another "
@@ -107,7 +107,7 @@ def train_verbalizer(
     save_description(out, folder, tokenizer, _sidecar(model, place, tokenizer, prompt, plan, data))
     save_checkpoint(out, model.arch, merged(trainer.graph, state.learned, trainer.frozen))
     data.background.save(out / BACKGROUND)
-    write_json(log, {"name": name, "losses": state.losses})
+    write_json(log, sealed({"name": name, "losses": state.losses}))
     checkpoint.unlink(missing_ok=True)
     return out
 
