@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json, why
 
 _CHECKSUMS = "atlas_jax.sha256"
 
@@ -101,9 +102,9 @@ def read_tensors(
     Raises:
         InputError: no such file, another format, or a damaged one.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"Expected a {what} at {path}, there is no such file.")
     try:
         with safe_open(path, framework="np") as file:
@@ -119,9 +120,11 @@ def read_tensors(
         if missing:
             raise ValueError(f"{', '.join(missing)} missing")
         if header:
-            notes[header] = json.loads(notes.get(header, ""))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"The {what} at {path} is damaged ({error}): {remedy}.") from None
+            notes[header] = parse_json(notes.get(header, ""))
+    except InputError:
+        raise
+    except Exception as error:  # a header may hold anything
+        raise InputError(f"The {what} at {path} is damaged ({why(error)}): {remedy}.") from None
     notes.pop(_CHECKSUMS, None)
     return notes, tensors
 
@@ -134,7 +137,7 @@ def check_tensors(notes: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -
     """
     if _CHECKSUMS not in notes:
         return
-    sums = json.loads(notes[_CHECKSUMS])
+    sums = parse_json(notes[_CHECKSUMS])
     found = {name: _checksum(value) for name, value in tensors.items()}
     found[""] = _of_notes({name: text for name, text in notes.items() if name != _CHECKSUMS})
     for name, value in found.items():

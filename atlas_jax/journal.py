@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 _START = b'{"id": '
 
@@ -66,7 +67,7 @@ class Journal:
             if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
                 break
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 self.rows[row["id"]] = row
             except (ValueError, KeyError, TypeError):
                 raise InputError(

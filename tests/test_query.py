@@ -70,8 +70,8 @@ def test_round_trip(tmp_path):
     [
         ("{", "format 'atlas-jax query 1'"),
         ("[]", "format 'atlas-jax query 1'"),
-        ('{"format": "atlas-jax query 1"}', "damaged .KeyError"),
-        ({"vector": {"9": 1.0}}, "damaged .IndexError"),
+        ('{"format": "atlas-jax query 1"}', "n_features. is missing. It is damaged"),
+        ({"vector": {"9": 1.0}}, "damaged: make it again"),
         ({"vector": {}}, "zero in every feature"),
     ],
 )

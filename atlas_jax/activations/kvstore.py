@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import tensorstore as ts
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 T = TypeVar("T")
 
@@ -98,7 +99,7 @@ def read_json(kv: ts.KvStore, key: str) -> Any | None:
     """
     found = read_bytes(kv, key)
     try:
-        return None if found is None else json.loads(found)
+        return None if found is None else parse_json(found)
     except ValueError as error:
         raise InputError(
             f"{key} is damaged ({error}). Delete the store and capture again."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json
+from atlas_jax.outside import read_json, read_npy, refusing
 from atlas_jax.progress import Bar
 
 DTYPES = ("float16", "float32")
@@ -205,7 +205,7 @@ def collect(
     state, width = folder / "state.json", model.width(site)
     done = 0
     if state.exists():
-        found = {"dtype": "float16"} | json.loads(state.read_text())
+        found = {"dtype": "float16", "done": 0} | read_json(state)
         done = found.pop("done")
         if found != wanted:
             key = next(k for k in wanted if found.get(k) != wanted[k])
@@ -213,7 +213,10 @@ def collect(
                 f"Expected {key}={wanted[key]!r} in {folder}, it holds {found.get(key)!r}. Use "
                 "another folder or delete it."
             )
-        tokens = np.load(folder / "tokens.npy")
+        with refusing(f"the recording in {folder}", "Delete it"):
+            tokens = np.array(read_npy(folder / "tokens.npy"))
+            if type(done) is not int or not 0 <= done <= len(tokens) or tokens.ndim != 2:
+                raise ValueError(f"{done!r} contexts of {tokens.shape} are done")
     else:
         tokens = cut_contexts(model.tokenizer, texts, n_tokens, length, seed)
         np.save(folder / "tokens.npy", tokens)
@@ -251,16 +254,15 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
         InputError: no recording there, or one that has not got anywhere yet.
     """
     folder = Path(folder)
-    try:
-        done = int(json.loads((folder / "state.json").read_text())["done"])
-        tokens = np.load(folder / "tokens.npy")[:done]
-        acts = np.load(folder / "acts.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"Expected recorded activations in {folder}, found none that can be read "
-            f"({str(error)[:120]}): `atlas-jax atlas train` records them."
-        ) from None
-    return TokenActivations(acts[: done * (tokens.shape[1] - 1)], tokens)
+    remedy = "`atlas-jax atlas train` records them"
+    with refusing(f"recorded activations in {folder}", remedy):
+        done = int(read_json(folder / "state.json")["done"])
+        tokens = np.array(read_npy(folder / "tokens.npy")[: max(0, done)])
+        rows = read_npy(folder / "acts.npy")[: len(tokens) * (tokens.shape[1] - 1)]
+        fits = rows.ndim == tokens.ndim == 2 and len(rows) == len(tokens) * (tokens.shape[1] - 1)
+        if not fits or rows.dtype.name not in DTYPES or tokens.dtype != np.int32:
+            raise ValueError(f"{rows.shape} activations of {tokens.shape} tokens")
+        return TokenActivations(rows, tokens)
 
 
 def fingerprint(source: TokenSource) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 LONGEST = 1 << 20
 """Characters of a piece of text, at most: what one document can claim of memory."""
@@ -120,7 +120,7 @@ def _lookup(row: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         if isinstance(value, str) and value.startswith("{"):  # some exports keep JSON as a string
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except ValueError:
                 return None
         if value is None:

@@ -14,6 +14,7 @@ from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json
 from atlas_jax.journal import Journal
+from atlas_jax.outside import read_json
 from atlas_jax.pipeline.lift_recipe import LiftRecipe, VerbalizerSource
 from atlas_jax.pipeline.passages import read_passages
 from atlas_jax.verbalize import (
@@ -110,7 +111,7 @@ def _same_recipe(recipe: LiftRecipe, path: Path) -> None:
     """Refuses a folder whose bridge is of other models, texts or pairs."""
     mine = {key: recipe.to_dict()[key] for key in ("bridge", "corpus")}
     mine = json.loads(json.dumps(mine))
-    if path.exists() and json.loads(path.read_text("utf-8")) != mine:
+    if path.exists() and read_json(path) != mine:
         raise InputError(
             f"Expected a run with this bridge and these texts in {path.parent}, it holds another: "
             "use another folder."

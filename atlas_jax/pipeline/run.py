@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json
+from atlas_jax.outside import read_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -47,9 +48,10 @@ class Run:
                 "folder with --out."
             ) from None
         self.manifest: dict[str, Any] = {"stages": {}}
-        with suppress(OSError, ValueError):
-            found = json.loads((self.folder / "manifest.json").read_text("utf-8"))
-            if isinstance(found.get("stages"), dict):
+        with suppress(InputError):
+            found = read_json(self.folder / "manifest.json")
+            stages = found.get("stages")
+            if isinstance(stages, dict) and all(isinstance(s, dict) for s in stages.values()):
                 self.manifest = found
         self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
         self.timings: dict[str, float] = {}
@@ -134,7 +136,7 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """Reads a JSON file of the run."""
-        return json.loads((self.folder / name).read_text("utf-8"))
+        return read_json(self.folder / name, kind=object)
 
 
 def _apart(folder: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import read_json
+from atlas_jax.pipeline.recipe import Recipe, settings
 
 if TYPE_CHECKING:
     from atlas_jax.activations import ActivationStore
@@ -31,9 +32,9 @@ class RunFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_text("utf-8"))
-            self.recipe: dict[str, Any] = manifest["recipe"]
-        except (OSError, ValueError, KeyError, TypeError):
+            manifest = read_json(self.folder / "manifest.json")
+            self.recipe: dict[str, Any] = settings(Recipe, manifest["recipe"], "").to_dict()
+        except (InputError, KeyError, TypeError):
             raise InputError(
                 f"Expected the folder of a run, {folder} holds none: make one with atlas-jax "
                 f"quickstart --out {folder}."

@@ -140,7 +140,7 @@ def test_refuses_damaged_files(folder, tmp_path):
     with pytest.raises(InputError, match="Expected safetensors.*download it again"):
         load_saelens(folder)
     (folder / "cfg.json").write_text("{")
-    with pytest.raises(InputError, match="Expected JSON"):
+    with pytest.raises(InputError, match="Could not read JSON"):
         load_saelens(folder)
 
 

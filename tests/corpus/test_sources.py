@@ -126,13 +126,13 @@ def test_compressed_files(tmp_path, suffix, squeeze):
 )
 def test_unreadable_files(tmp_path, name, content, what):
     (tmp_path / name).write_bytes(content)
-    fails(tmp_path / name, f"readable file at .*{what}")
+    fails(tmp_path / name, f"Could not read .*{what}")
 
 
 def test_a_field_beyond_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr("atlas_jax.corpus.local._FIELD_LIMIT", 1000)
     (tmp_path / "t.csv").write_text(f"text\n{'x' * 1001}\n")
-    fails(tmp_path / "t.csv", "readable file at .*field larger")
+    fails(tmp_path / "t.csv", "Could not read .*field larger")
 
 
 @pytest.mark.parametrize(

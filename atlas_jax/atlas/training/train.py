@@ -34,6 +34,7 @@ from atlas_jax.atlas.training.step import update
 from atlas_jax.atlas.training.windows import Windows
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json
+from atlas_jax.outside import read_json
 from atlas_jax.progress import Bar
 
 _THRESHOLD_BATCHES = 64
@@ -133,7 +134,7 @@ def finished(log: Path, plan: dict[str, Any]) -> bool:
     """
     if not log.exists():
         return False
-    found = json.loads(log.read_text())
+    found = read_json(log)
     other = [key for key, value in plan.items() if found.get(key) != value]
     if other:
         key = other[0]

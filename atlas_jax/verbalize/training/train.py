@@ -28,6 +28,7 @@ from atlas_jax.files import write_json
 from atlas_jax.models.lookup import find_checkpoint
 from atlas_jax.models.sites import Site, parse_site
 from atlas_jax.models.tokenizer import Tokenizer
+from atlas_jax.outside import read_json
 from atlas_jax.progress import Bar
 from atlas_jax.verbalize.sidecar import BACKGROUND
 from atlas_jax.verbalize.training.data import TrainingData
@@ -87,7 +88,7 @@ def train_verbalizer(
     )
     log = out / "training.json"
     if log.exists():
-        if json.loads(log.read_text())["name"] == name:
+        if read_json(log).get("name") == name:
             return out
         raise InputError(
             f"Expected a verbalizer trained by this plan in {out}, found another: use another "
