@@ -70,7 +70,7 @@ class Corpus:
             if not (folder / name).is_file():
                 raise InputError(f"Expected {name} in {folder}, it is not there: build it first.")
         with refusing(f"the corpus in {folder}", "Build it again"):
-            card = read_json(folder / CARD)
+            card = read_json(folder / CARD, remedy="Build it again")
             repeated = ["source", "document", "split"]
             table = pq.read_table(folder / TABLE, read_dictionary=repeated)
             halves = [_half(table, name) for name in ("train", "eval")]

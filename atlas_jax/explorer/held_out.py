@@ -130,7 +130,7 @@ class HeldOut:
 
         folder = self.run.corpus_folder
         with refusing(f"the corpus in {folder}", "Build it again"):
-            card = read_json(folder / CARD)
+            card = read_json(folder / CARD, remedy="Build it again")
             first, known = int(card["train"]["texts"]), card["eval"]["hash"]
             file = pq.ParquetFile(folder / TABLE, memory_map=True)
         if known != self.run.held_out.meta["texts"]:

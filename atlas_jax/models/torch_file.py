@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -31,7 +32,7 @@ class TorchFile:
                 f"{path} is in torch's format: install torch to read it (pip install torch), or "
                 "use a checkpoint with safetensors."
             ) from None
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(
                 f"Expected {path.name} in {path.parent}, as its index says; it is missing. "
                 "Download the checkpoint again."

@@ -208,7 +208,8 @@ def read_recipe(reference: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such recipe, or invalid TOML.
     """
-    path = Path(reference).expanduser()
+    with refusing(f"the recipe {str(reference)!r}"):
+        path = Path(reference).expanduser()
     shipped = {
         item.name.removesuffix(".toml"): item
         for item in files("atlas_jax.recipes").iterdir()
