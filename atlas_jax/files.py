@@ -52,9 +52,9 @@ def writing(
 
 
 def write_text(path: str | os.PathLike[str], text: str, **how: str) -> Path:
-    """Writes a text file in one step (see `writing`)."""
+    """Writes a text file in one step (see `writing`), with "?" for what UTF-8 cannot hold."""
     with writing(path, **how) as draft:
-        draft.write_text(text, "utf-8")
+        draft.write_bytes(text.encode("utf-8", "replace"))
     return Path(path)
 
 

@@ -112,6 +112,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def utf8(text: str) -> str:
+    """The text with "?" in place of what UTF-8 cannot hold: surrogates that stand alone."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def inside(folder: Path, name: str) -> Path:
     """The path of a name that somebody else gave, which must lie in a folder.
 

@@ -56,6 +56,9 @@ def _check(meta: Mapping[str, Any]) -> None:
     for key in ("n", "rows", "rows_per_part", "tokens"):
         if type(meta[key]) is not int or not (key == "rows_per_part") <= meta[key] < 1 << 48:
             raise ValueError(f"{key} is {meta[key]!r}")
+    for key in ("model", "fingerprint", "texts"):
+        if not isinstance(meta[key], str):
+            raise ValueError(f"{key} is {meta[key]!r}")
     for site, facts in meta["sites"].items():
         for name in (site, *facts["pools"]):
             if not re.fullmatch(r"(?!\.+$)[\w.-]+", name, re.ASCII):

@@ -24,7 +24,7 @@ from safetensors import safe_open
 
 from atlas_jax.atlas.sae import matmul
 from atlas_jax.errors import InputError
-from atlas_jax.outside import read_json, refusing
+from atlas_jax.outside import read_json, refusing, utf8
 from atlas_jax.progress import Bar
 
 MAX_TOKENS = 256
@@ -135,7 +135,9 @@ class SentenceEmbedder:
         out = np.zeros((len(texts), self.width), np.float32)
         if not len(texts):
             return out
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)
+        encoded = self.tokenizer(
+            [utf8(t) for t in texts], truncation=True, max_length=self.max_tokens
+        )
         rows = encoded["input_ids"]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         with Bar("embedding texts", len(rows)) as bar:

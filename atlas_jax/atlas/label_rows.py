@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_jax.errors import InputError
-from atlas_jax.outside import parse_json, refusing
+from atlas_jax.outside import parse_json, refusing, utf8
 
 KINDS = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
 FEATURE_KEYS = ("feature", "index")
@@ -88,8 +88,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield Row(
             index,
             Label(
-                " ".join(str(text).split()),
-                next((str(raw[key]) for key in SOURCE_KEYS if raw.get(key)), ""),
+                " ".join(utf8(str(text)).split()),
+                next((utf8(str(raw[key])) for key in SOURCE_KEYS if raw.get(key)), ""),
                 _score(raw.get("score"), path, number),
             ),
             str(raw.get("createdAt") or ""),

@@ -32,11 +32,6 @@ class Document(NamedTuple):
     text: str
 
 
-def utf8(text: str) -> str:
-    """The text with "?" in place of what UTF-8 cannot hold: surrogates that stand alone."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
     """Joins blocks of text and cuts them into pieces of at most `LONGEST` characters.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
-from atlas_jax.outside import refusing
+from atlas_jax.outside import refusing, utf8
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -47,7 +47,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, with BOS where the model has one."""
-        return self.inner(list(texts))["input_ids"]
+        return self.inner([utf8(text) for text in texts])["input_ids"]
 
     def chat(self, messages: Sequence[Mapping[str, str]], reply: bool = True) -> list[int]:
         """Token ids of a conversation, by the template that comes with the tokenizer.

@@ -116,7 +116,7 @@ def check_meta(meta: Any, shape: tuple[int, ...], dtype: str) -> None:
     if not isinstance(meta, dict):
         raise ValueError(f"its meta is {type(meta).__name__}")
     for part in ("subject", "atlas", "options", "labels"):
-        if not isinstance(meta.get(part) or {}, dict):
+        if not isinstance(meta.get(part, {}), dict):
             raise ValueError(f"its {part} is of type {type(meta[part]).__name__}")
     if len(shape) != 2 or not all(shape) or dtype != "float32":
         raise ValueError(f"its matrix is of shape {shape} and {dtype}")
