@@ -182,13 +182,14 @@ class Query:
             if type(count) is not int or not 0 < count <= _MOST:
                 raise ValueError(f"expected n_features from 1 to {_MOST}")
             places = [int(index) for index in content["vector"]]
-            if not all(0 <= place < count for place in places):
+            named = content["features"]
+            if not all(type(f) is int and 0 <= f < count for f in (*places, *named)):
                 raise ValueError(f"expected features from 0 to {count - 1}")
             vector = np.zeros(count, np.float32)
             vector[places] = np.array([float(v) for v in content["vector"].values()], np.float32)
             parts = (
                 str(content["name"]),
-                tuple(int(f) for f in content["features"]),
+                tuple(named),
                 tuple(float(w) for w in content["weights"]),
                 tuple(str(t) for t in content["descriptions"]),
                 str(content["atlas"]),

@@ -60,6 +60,8 @@ def _check(meta: Mapping[str, Any]) -> None:
         if not isinstance(meta[key], str):
             raise ValueError(f"{key} is {meta[key]!r}")
     for site, facts in meta["sites"].items():
+        if not isinstance(facts["pools"], list) or not facts["pools"]:
+            raise ValueError(f"{site} has the poolings {facts['pools']!r}")
         for name in (site, *facts["pools"]):
             if not re.fullmatch(r"(?!\.+$)[\w.-]+", name, re.ASCII):
                 raise ValueError(f"an array called {name!r}")

@@ -260,7 +260,7 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
         tokens = np.array(read_npy(folder / "tokens.npy")[: max(0, done)])
         rows = read_npy(folder / "acts.npy")[: len(tokens) * (tokens.shape[1] - 1)]
         fits = rows.ndim == tokens.ndim == 2 and len(rows) == len(tokens) * (tokens.shape[1] - 1)
-        if not fits or rows.dtype.name not in DTYPES or tokens.dtype != np.int32:
+        if not fits or not rows.size or rows.dtype.name not in DTYPES or tokens.dtype != np.int32:
             raise ValueError(f"{rows.shape} activations of {tokens.shape} tokens")
         return TokenActivations(rows, tokens)
 
