@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import NoneType, UnionType
-from typing import Any, BinaryIO, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -129,7 +130,7 @@ def inside(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def check_zip(source: str | os.PathLike[str] | BinaryIO) -> None:
+def check_zip(source: str | os.PathLike[str] | io.BufferedIOBase) -> None:
     """Refuses an archive that would unpack to more than twice its size, and a mebibyte.
 
     Raises:
@@ -144,7 +145,7 @@ def check_zip(source: str | os.PathLike[str] | BinaryIO) -> None:
         raise ValueError(f"its {size} bytes would unpack to {total}: save it without compression")
 
 
-def read_npz(source: str | os.PathLike[str] | BinaryIO) -> dict[str, np.ndarray]:
+def read_npz(source: str | os.PathLike[str] | io.BufferedIOBase) -> dict[str, np.ndarray]:
     """The arrays of a .npz file. No pickle is loaded, and no header is believed beyond its bytes.
 
     Raises:

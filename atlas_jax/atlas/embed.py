@@ -118,7 +118,7 @@ class SentenceEmbedder:
             folder = assets.fetch("all-minilm-l6-v2")
         folder = Path(folder)
         with refusing(f"a BERT in {folder}"):
-            config = read_json(folder / "config.json")
+            config = read_json(folder / "config.json", "the config of a BERT")
             self.weights = _load(folder / "model.safetensors", config)
             self.fingerprint = _fingerprint(folder)
             self.heads = int(config["num_attention_heads"])

@@ -255,6 +255,8 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
     """
     folder = Path(folder)
     remedy = "`atlas-jax atlas train` records them"
+    if not (folder / "state.json").is_file():
+        raise InputError(f"Expected recorded activations in {folder}, found none: {remedy}.")
     with refusing(f"recorded activations in {folder}", remedy):
         done = int(read_json(folder / "state.json")["done"])
         tokens = np.array(read_npy(folder / "tokens.npy")[: max(0, done)])

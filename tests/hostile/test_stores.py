@@ -144,6 +144,7 @@ def test_saved_samples_of_any_bytes(folder, content):
             TopSamples.from_bytes(content)
 
     refused(read)
+    assert TopSamples.from_bytes(TopSamples.init(2, 3).to_bytes()).rows.shape == (2, 3)
 
 
 MATRIX = np.arange(6, dtype=np.float32).reshape(2, 3)
