@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json
+from atlas_jax.outside import parse_json, read_json
 from atlas_jax.progress import Bar
 
 T = TypeVar("T")
@@ -27,6 +29,8 @@ Messages = Sequence[Mapping[str, str]]
 _RETRIED = {408, 409, 425, 429, *range(500, 600)}
 _LARGEST_BODY = 1 << 22
 _LONGEST_WAIT = 60.0
+_MOST_TOKENS = 1 << 32
+_ADDRESS = re.compile(r"[!-~]+")
 
 
 @dataclass
@@ -96,8 +100,12 @@ class Endpoint:
     usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:  # a port or an address that is none
+            parts, host = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not host or not _ADDRESS.fullmatch(self.url):
             raise InputError(f"Expected an endpoint like http://localhost:8000/v1, got {self.url}.")
         if parts.username or parts.password or parts.query:
             raise InputError(
@@ -208,10 +216,10 @@ class Endpoint:
         path = self._path(body, draw)
         if path is not None and path.exists():
             try:
-                parsed = parse(json.loads(path.read_text("utf-8"))["answer"])
+                parsed = parse(str(read_json(path)["answer"]))
                 self.usage.cached += 1
                 return parsed
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError):
                 pass  # written by another parser, or damaged: ask again
         reason = ""
         for _ in range(2):
@@ -255,7 +263,7 @@ class Endpoint:
                     raw += part
                     if len(raw) > _LARGEST_BODY:
                         raise _Retry("an answer of more than 4 MiB")
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise _Retry(f"{type(error).__name__} {error}".strip()) from None
         text = " ".join(raw.decode("utf-8", "replace").split())[:200]
         if reply.status_code in _RETRIED:
@@ -266,7 +274,7 @@ class Endpoint:
                 f"{text or 'no reason given'}. Check the address, the model and ${self.key}."
             )
         try:
-            found = json.loads(raw)
+            found = parse_json(raw)
             answer = found["choices"][0]["message"]["content"]
             if not isinstance(answer, str):
                 raise TypeError
@@ -277,7 +285,7 @@ class Endpoint:
         counts = counts if isinstance(counts, dict) else {}
         for name in ("prompt_tokens", "completion_tokens"):
             count = counts.get(name)
-            if isinstance(count, int):
+            if type(count) is int and 0 <= count <= _MOST_TOKENS:
                 setattr(self.usage, name, getattr(self.usage, name) + count)
         return answer
 

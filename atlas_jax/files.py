@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from atlas_jax import outside
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json, why
 
 _CHECKSUMS = "atlas_jax.sha256"
 SEAL = "sha256"
@@ -90,7 +92,7 @@ def is_alive(pid: int) -> bool:
 def write_text(path: str | os.PathLike[str], text: str, **how: str) -> Path:
     """Writes a text file in one step (see `writing`), with "?" for what UTF-8 cannot hold."""
     with writing(path, **how) as draft:
-        draft.write_text(text, "utf-8", "replace")
+        draft.write_text(text, "utf-8", "replace", "\n")
     return Path(path)
 
 
@@ -164,9 +166,9 @@ def read_tensors(
     Raises:
         InputError: no such file, another format, or a damaged one.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"Expected a {what} at {path}, there is no such file.")
     try:
         with safe_open(path, framework="np") as file:
@@ -182,9 +184,11 @@ def read_tensors(
         if missing:
             raise ValueError(f"{', '.join(missing)} missing")
         if header:
-            notes[header] = json.loads(notes.get(header, ""))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"The {what} at {path} is damaged ({error}): {remedy}.") from None
+            notes[header] = parse_json(notes.get(header, ""))
+    except InputError:
+        raise
+    except Exception as error:  # a header may hold anything
+        raise InputError(f"The {what} at {path} is damaged ({why(error)}): {remedy}.") from None
     notes.pop(_CHECKSUMS, None)
     return notes, tensors
 
@@ -204,7 +208,7 @@ def check_tensors(
     """
     if _CHECKSUMS not in notes:
         return
-    sums = json.loads(notes[_CHECKSUMS])
+    sums = parse_json(notes[_CHECKSUMS])
     if not isinstance(sums, dict):
         raise ValueError("its checksums are no table")
     found = {name: _checksum(value) for name, value in tensors.items()}
@@ -288,21 +292,22 @@ def _sum_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.{SEAL}")
 
 
-def read_json(path: str | os.PathLike[str], what: str, remedy: str) -> Any:
-    """A JSON file, its checksum compared if it has one (see `sealed`).
+def read_json(path: str | os.PathLike[str], what: str, remedy: str, kind: type = dict) -> Any:
+    """A JSON file of ours, its checksum compared if it has one (see `sealed`).
 
     Args:
         path: the file.
         what: it should be, such as "query".
         remedy: what to do with a damaged one, such as "make it again".
+        kind: of the value.
 
     Raises:
         InputError: no such file, or a damaged one.
     """
+    if not Path(path).exists():
+        raise InputError(f"Expected a {what} at {path}, there is no such file.")
+    value = outside.read_json(Path(path), f"the {what}", remedy[:1].upper() + remedy[1:], kind)
     try:
-        return unsealed(json.loads(Path(path).read_text("utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"Expected a {what} at {path}, there is no such file.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"The {what} at {path} is damaged ({reason}): {remedy}.") from None
+        return unsealed(value)
+    except ValueError as error:
+        raise InputError(f"The {what} at {path} is damaged ({error}): {remedy}.") from None

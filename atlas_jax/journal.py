@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Self
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import sealed, unsealed
+from atlas_jax.outside import parse_json
 
 _START = b'{"id": '
 
@@ -68,7 +69,7 @@ class Journal:
             if not line.endswith(b"\n") and line[: len(_START)] == _START[: len(line)]:
                 break
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError:
                 row = None
             try:

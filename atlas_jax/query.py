@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import sealed, unsealed, write_json
+from atlas_jax.outside import read_json, refusing
 
 _FORMAT = "atlas-jax query 1"
 _SHOWN = 8
+_MOST = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,28 +170,31 @@ class Query:
             InputError: no such file, or something else in it.
         """
         path = Path(path)
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"Expected a query at {path}, there is no such file.")
-        try:
-            content = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            content = None
+        content: Any = None
+        with suppress(InputError):
+            content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise InputError(f"Expected a file of format '{_FORMAT}' at {path}, got another.")
-        try:
+        with refusing(f"the query at {path}", "It is damaged: make it again"):
             content = unsealed(content)
-            vector = np.zeros(int(content["n_features"]), np.float32)
-            for index, value in content["vector"].items():
-                vector[int(index)] = value
+            count = content["n_features"]
+            if type(count) is not int or not 0 < count <= _MOST:
+                raise ValueError(f"expected n_features from 1 to {_MOST}")
+            places = [int(index) for index in content["vector"]]
+            named = content["features"]
+            if not all(type(f) is int and 0 <= f < count for f in (*places, *named)):
+                raise ValueError(f"expected features from 0 to {count - 1}")
+            vector = np.zeros(count, np.float32)
+            vector[places] = np.array([float(v) for v in content["vector"].values()], np.float32)
             parts = (
                 str(content["name"]),
-                tuple(int(f) for f in content["features"]),
+                tuple(named),
                 tuple(float(w) for w in content["weights"]),
                 tuple(str(t) for t in content["descriptions"]),
                 str(content["atlas"]),
             )
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"The query at {path} is damaged ({type(error).__name__}): make it again."
-            ) from None
-        return cls(vector, *parts)
+            if parts[3] and len(parts[3]) != len(parts[1]):
+                raise ValueError(f"expected a description for each of {len(parts[1])} features")
+            return cls(vector, *parts)

@@ -16,6 +16,7 @@ os.environ.setdefault("TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS", "30")
 import tensorstore as ts
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 T = TypeVar("T")
 
@@ -112,7 +113,7 @@ def read_json(kv: ts.KvStore, key: str) -> Any | None:
     """
     found = read_bytes(kv, key)
     try:
-        return None if found is None else json.loads(found)
+        return None if found is None else parse_json(found)
     except ValueError as error:
         raise InputError(
             f"{key} is damaged ({error}). Delete the store and capture again."

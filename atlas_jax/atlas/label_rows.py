@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json, refusing, utf8
 
 KINDS = (".jsonl.gz", ".jsonl", ".csv", ".parquet")
 FEATURE_KEYS = ("feature", "index")
 DESCRIPTION_KEYS = ("description", "label")
+_MOST, _LONGEST = 1 << 31, 1 << 24
 SOURCE_KEYS = ("source", "explanationModelName", "typeName")
 _COLUMNS = (
     *FEATURE_KEYS,
@@ -74,9 +76,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         text = _value(raw, DESCRIPTION_KEYS, path, number)
         try:
             index = int(feature)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             index = -1
-        if index < 0 or isinstance(feature, float):
+        if not 0 <= index < _MOST or isinstance(feature, float | bool):
             raise InputError(
                 f"Expected a feature number in {path.name} line {number}, got {feature!r}."
             )
@@ -86,8 +88,8 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield Row(
             index,
             Label(
-                " ".join(str(text).split()),
-                next((str(raw[key]) for key in SOURCE_KEYS if raw.get(key)), ""),
+                " ".join(utf8(str(text)).split()),
+                next((utf8(str(raw[key])) for key in SOURCE_KEYS if raw.get(key)), ""),
                 _score(raw.get("score"), path, number),
             ),
             str(raw.get("createdAt") or ""),
@@ -100,7 +102,7 @@ def _score(value: Any, path: Path, number: int) -> float | None:
         return None
     try:
         score = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         score = math.nan
     if not math.isfinite(score):
         raise InputError(f"Expected a number as score in {path.name} line {number}, got {value!r}.")
@@ -119,7 +121,7 @@ def _value(row: Mapping[str, Any], keys: tuple[str, ...], path: Path, number: in
 
 def _raw(path: Path) -> Iterator[tuple[int, Any]]:
     name = path.name.lower()
-    try:
+    with refusing(path.name):
         if name.endswith(".parquet"):
             yield from _parquet(path)
             return
@@ -131,34 +133,31 @@ def _raw(path: Path) -> Iterator[tuple[int, Any]]:
             return
         opener = gzip.open if name.endswith(".gz") else open
         with opener(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST), ""), 1):
+                if len(line) == _LONGEST:
+                    raise ValueError(f"line {number} has more than {_LONGEST} characters")
                 if line.strip():
                     try:
-                        yield number, json.loads(line)
-                    except json.JSONDecodeError as error:
+                        yield number, parse_json(line)
+                    except ValueError as error:
+                        reason = getattr(error, "msg", error)
                         raise InputError(
-                            f"Expected JSON in {path.name} line {number}: {error.msg}."
+                            f"Expected JSON in {path.name} line {number}: {reason}."
                         ) from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"Could not read {path.name}: {error}.") from None
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if name in _COLUMNS]
-            if not set(FEATURE_KEYS) & set(names) or not set(DESCRIPTION_KEYS) & set(names):
-                raise InputError(
-                    f"Expected columns 'feature' and 'description' in {path.name}, got "
-                    f"{', '.join(file.schema_arrow.names) or 'none'}."
-                )
-            number = 0
-            for batch in file.iter_batches(columns=names):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except pa.ArrowInvalid as error:
-        raise InputError(f"Could not read {path.name}: {str(error).splitlines()[0]}.") from None
+    with pq.ParquetFile(path) as file:
+        names = [name for name in file.schema_arrow.names if name in _COLUMNS]
+        if not set(FEATURE_KEYS) & set(names) or not set(DESCRIPTION_KEYS) & set(names):
+            raise InputError(
+                f"Expected columns 'feature' and 'description' in {path.name}, got "
+                f"{', '.join(file.schema_arrow.names) or 'none'}."
+            )
+        number = 0
+        for batch in file.iter_batches(columns=names):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row

@@ -147,12 +147,12 @@ def _rank(label: Label) -> float:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(f for f in path.rglob("*") if f.is_file() and f.name.endswith(KINDS))
         if not files:
             raise InputError(f"Expected {', '.join(KINDS)} files in {path}, found none.")
         return files
-    if not path.exists():
+    if not os.path.exists(path):
         raise InputError(f"Expected a file of labels, {path} does not exist.")
     if not path.name.lower().endswith(KINDS):
         raise InputError(f"Expected labels as {', '.join(KINDS)}, got {path.name}.")

@@ -13,6 +13,7 @@ from typing import Any
 
 from atlas_jax.atlas.formats import SAE_FORMATS
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 
 RELEASED = Path(__file__).parent / "released"
 TABLE = Path(__file__).parent / "releases.json"
@@ -54,8 +55,9 @@ def find_sae(
     if name in shipped and sae_id is None:
         return Found(shipped[name], name)
     name = "/".join(part.strip("/") if i else part for i, part in enumerate((name, sae_id)) if part)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    with refusing(f"the atlas {name!r}"):  # some names are no paths
+        folder = Path(name).expanduser()
+    if os.path.isdir(folder):
         return Found(folder, folder.absolute().name)
     head, _, tail = name.partition("/")
     table = releases()
@@ -67,6 +69,8 @@ def find_sae(
             "writes another."
         )
     parts = [part for part in name.split("/") if part]
+    if ".." in parts:
+        raise InputError(f"Expected a name without '..' on the hub, got {name!r}.")
     if len(parts) < 2 or name.startswith((".", "/", "~")):
         near = get_close_matches(head, [*shipped, *table], n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""

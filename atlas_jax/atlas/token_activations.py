@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Int32
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_json, sealed, write_json, writing
+from atlas_jax.outside import refusing
 from atlas_jax.progress import Bar, track
 
 DTYPES = ("float16", "float32")
@@ -206,7 +207,7 @@ def collect(
     state, width = folder / "state.json", model.width(site)
     done, blocks = 0, []
     if state.exists():
-        found = {"dtype": "float16"} | read_json(state, "record of a recording", _AGAIN)
+        found = {"dtype": "float16", "done": 0} | read_json(state, "record of a recording", _AGAIN)
         done, blocks, known = found.pop("done"), found.pop("blocks", []), found.pop("tokens", None)
         if found != wanted:
             key = next(k for k in wanted if found.get(k) != wanted[k])
@@ -215,6 +216,8 @@ def collect(
                 "another folder or delete it."
             )
         tokens = _tokens(folder, known)
+        if type(done) is not int or not 0 <= done <= len(tokens):
+            raise InputError(f"The recording in {folder} is damaged ({done!r} done): {_AGAIN}.")
     else:
         tokens = cut_contexts(model.tokenizer, texts, n_tokens, length, seed)
         with writing(folder / "tokens.npy") as draft, draft.open("wb") as file:
@@ -255,18 +258,17 @@ def open_activations(folder: str | os.PathLike[str]) -> TokenActivations:
         InputError: no recording there, or one that has not got anywhere yet.
     """
     folder = Path(folder)
-    try:
+    remedy = "`atlas-jax atlas train` records them"
+    if not (folder / "state.json").is_file():
+        raise InputError(f"Expected recorded activations in {folder}, found none: {remedy}.")
+    with refusing(f"recorded activations in {folder}", remedy):
         state = read_json(folder / "state.json", "record of a recording", _AGAIN)
-        done = int(state["done"])
-        tokens = _tokens(folder, state.get("tokens"))
+        done, tokens = int(state["done"]), _tokens(folder, state.get("tokens"))
         rows = tokens.shape[1] - 1
         acts = _acts(folder, state.get("dtype", "float16"), (len(tokens) * rows, None), "r")
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"Expected recorded activations in {folder}, found none that can be read "
-            f"({str(error)[:120]}): `atlas-jax atlas train` records them."
-        ) from None
-    _check_blocks(acts, state.get("blocks", []), rows, folder)
+        if not 0 < done <= len(tokens) or not acts.size:
+            raise ValueError(f"{done} contexts of {tokens.shape} are done")
+        _check_blocks(acts, state.get("blocks", []), rows, folder)
     return TokenActivations(acts[: done * rows], tokens[:done])
 
 
@@ -288,8 +290,9 @@ def _make_room(path: Path, dtype: np.dtype, shape: tuple[int, int]) -> None:
 
 def _acts(folder: Path, dtype: str, shape: tuple[int, int | None], mode: Any) -> np.memmap:
     """The mapped activations; of another dtype or shape they are damaged."""
-    acts = _load(folder / "acts.npy", mmap_mode=mode)
-    right = acts.dtype == np.dtype(dtype) and acts.ndim == 2 and acts.flags.c_contiguous
+    acts = _load(folder / "acts.npy", mode)
+    right = dtype in DTYPES and acts.dtype == np.dtype(dtype)
+    right = right and acts.ndim == 2 and acts.flags.c_contiguous
     if not right or acts.shape[0] != shape[0] or shape[1] not in (None, acts.shape[1]):
         raise InputError(f"{folder / 'acts.npy'} is damaged (dtype or shape): {_AGAIN}.")
     return acts
@@ -306,9 +309,9 @@ def _check_blocks(acts: np.ndarray, blocks: list[list[int]], rows: int, folder: 
         start = stop
 
 
-def _load(path: Path, **how: Any) -> Any:
+def _load(path: Path, mode: Any = "r") -> np.memmap:
     try:
-        return np.load(path, **how)
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
         raise
     except Exception as error:  # NumPy reads the header as Python, and fails as Python does
@@ -316,8 +319,9 @@ def _load(path: Path, **how: Any) -> Any:
 
 
 def _tokens(folder: Path, known: str | None) -> Int32[np.ndarray, "contexts length"]:
-    tokens = _load(folder / "tokens.npy").astype(np.int32)
-    if known not in (None, _fingerprint(tokens)):
+    tokens = np.array(_load(folder / "tokens.npy"))
+    right = tokens.ndim == 2 and tokens.dtype == np.int32
+    if not right or known not in (None, _fingerprint(tokens)):
         raise InputError(f"{folder / 'tokens.npy'} is damaged: {_AGAIN}.")
     return tokens
 

@@ -175,7 +175,7 @@ def _setting(text: str) -> tuple[str, Any]:
         raise InputError(f"Expected --set key=value, got '{text}'.")
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value  # a bare word
 
 

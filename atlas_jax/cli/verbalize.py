@@ -10,6 +10,7 @@ import typer
 
 from atlas_jax.cli.console import Terminal, keep_compiled_programs, reports_errors
 from atlas_jax.errors import InputError
+from atlas_jax.outside import read_npy, refusing
 
 EPILOG = (
     "Example: atlas-jax verbalize kitft/nla-gemma3-27b-L41-av --bridge bridge.safetensors "
@@ -80,10 +81,10 @@ def rows_of(atlas: str | None, feature: list[int] | None, directions: Path | Non
     if (directions is None) == (atlas is None):
         raise InputError("Expected either --directions FILE.npy or --atlas NAME with --feature.")
     if directions is not None:
-        try:
-            rows = np.atleast_2d(np.load(directions, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise InputError(f"Expected rows in {directions}: {error}.") from None
+        with refusing(f"rows in {directions}"):
+            rows = np.atleast_2d(read_npy(directions)).astype(np.float32)
+            if rows.ndim != 2:
+                raise ValueError(f"an array of {rows.ndim} axes")
         return rows, [str(i) for i in range(len(rows))]
     if not feature:
         raise InputError("Expected --feature with --atlas; it may be repeated.")

@@ -15,6 +15,7 @@ from atlas_jax.corpus.writer import (
     writing_to,
 )
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 
 
 class Corpus:
@@ -69,36 +70,24 @@ class Corpus:
         Raises:
             InputError: no corpus there, an unreadable file, or contents that differ from the hash.
         """
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         folder = Path(folder).expanduser()
         for name in (TABLE, CARD):
             if not (folder / name).is_file():
                 raise InputError(f"Expected {name} in {folder}, it is not there: build it first.")
-        try:
+        with refusing(f"the corpus in {folder}", "Build it again"):
             card = read_card(folder)
             repeated = ["source", "document", "split"]
             table = pq.read_table(folder / TABLE, read_dictionary=repeated)
             halves = [_half(table, name) for name in ("train", "eval")]
             corpus = cls(halves[0], halves[1], card["counts"], card["meta"])
-            expected = card["hash"]
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            pa.ArrowException,
-        ) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"Expected a corpus in {folder}, could not read it ({reason}): build it again."
-            ) from error
-        if corpus.hash != expected:
+            expected = str(card["hash"])
+            found = corpus.hash
+        if found != expected:
             raise InputError(
                 f"Expected the corpus in {folder} to have hash {expected[:12]}, got "
-                f"{corpus.hash[:12]}: the file was changed or damaged, build it again."
+                f"{found[:12]}: the file was changed or damaged, build it again."
             )
         return corpus
 

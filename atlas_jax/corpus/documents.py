@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 LONGEST = 1 << 20
 """Characters of a piece of text, at most: what one document can claim of memory."""
@@ -30,11 +30,6 @@ class Document(NamedTuple):
     source: str
     document: str
     text: str
-
-
-def utf8(text: str) -> str:
-    """The text with "?" in place of what UTF-8 cannot hold: surrogates that stand alone."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[str]:
@@ -120,7 +115,7 @@ def _lookup(row: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         if isinstance(value, str) and value.startswith("{"):  # some exports keep JSON as a string
             try:
-                value = json.loads(value)
+                value = parse_json(value)
             except ValueError:
                 return None
         if value is None:

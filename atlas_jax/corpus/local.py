@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from atlas_jax.corpus.documents import LONGEST, Document, from_rows, pieces
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json, refusing
 
 T = TypeVar("T")
 
@@ -89,11 +89,8 @@ def _kind(path: Path) -> str:
 
 def _guarded(items: Iterator[T], path: Path) -> Iterator[T]:
     """Turns what reading a file may raise into one line."""
-    try:
+    with refusing(str(path)):
         yield from items
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"Expected a readable file at {path}, got: {reason[0][:200]}") from error
 
 
 def _open(path: Path, newline: str | None = None) -> io.TextIOWrapper:
@@ -111,11 +108,13 @@ def _text(path: Path) -> Iterator[str]:
 
 def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
     with _open(path) as lines:
-        for i, line in enumerate(lines, 1):
+        for i, line in enumerate(iter(partial(lines.readline, _FIELD_LIMIT), ""), 1):
+            if len(line) == _FIELD_LIMIT:
+                raise ValueError(f"line {i} has more than {_FIELD_LIMIT} characters")
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise ValueError(f"line {i} is not JSON ({error})") from None
             if isinstance(row, str):

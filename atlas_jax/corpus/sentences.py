@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from atlas_jax.corpus.documents import utf8
+from atlas_jax.outside import utf8
 
 
 @runtime_checkable

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas_jax.corpus.documents import Document, pieces, utf8
+from atlas_jax.corpus.documents import Document, pieces
 from atlas_jax.corpus.sentences import Splitter, has_letter, sentences_of
 from atlas_jax.corpus.tally import Tally
 from atlas_jax.corpus.writer import writing_to
+from atlas_jax.outside import utf8
 
 CHUNK = 1 << 21
 """Characters of the documents of one file, before it ends with the document it is in."""

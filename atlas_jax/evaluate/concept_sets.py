@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,11 @@ from atlas_jax.activations.top_samples import find_top_samples
 from atlas_jax.corpus import Texts
 from atlas_jax.errors import InputError
 from atlas_jax.files import write_text
+from atlas_jax.outside import parse_json, refusing
 from atlas_jax.progress import track
 
 _ROWS = 4096
+_MOST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -184,16 +187,20 @@ def read_sets(path: str | Path) -> dict[int, list[str]]:
         InputError: no such file, or a line of another form.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"Expected a file of concept sets, there is none at {path}.")
     found: dict[int, list[str]] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    with refusing(f"the concept sets in {path}"):
+        lines = path.read_text("utf-8").split("\n")
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             feature, texts = row["feature"], row["texts"]
-            good = type(feature) is int and isinstance(texts, list) and texts
+            good = (
+                type(feature) is int and 0 <= feature < _MOST and isinstance(texts, list) and texts
+            )
             if not good or not all(isinstance(t, str) and t.strip() for t in texts):
                 raise ValueError
         except (ValueError, KeyError, TypeError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from atlas_jax.endpoint import Endpoint
 from atlas_jax.errors import InputError
+from atlas_jax.outside import parse_json
 
 PROMPT = """You write test sentences for a feature of a language model. The feature is described as:
 
@@ -61,7 +61,7 @@ def parse_texts(answer: str, size: int) -> list[str]:
     start, end = answer.find("["), answer.rfind("]")
     if start < 0 or end < start:
         raise ValueError("no list")
-    texts = json.loads(answer[start : end + 1])
+    texts = parse_json(answer[start : end + 1])
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("not all are texts")
     different = list(dict.fromkeys(text.strip() for text in texts if len(text.split()) > 1))

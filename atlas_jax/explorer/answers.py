@@ -13,6 +13,7 @@ from atlas_jax.explorer.explored import ALL, TICKED, Concept, Explored
 from atlas_jax.explorer.link import Place
 from atlas_jax.explorer.results import read_comparison, read_lift
 from atlas_jax.explorer.writing import write
+from atlas_jax.outside import refusing
 from atlas_jax.report.markup import Html
 
 ROWS = 8
@@ -138,7 +139,11 @@ class Answers:
     def comparison(self) -> Html:
         """The Compare tab."""
         folder = self.explored.run.folder
-        return views.comparison(read_comparison(folder), str(folder))
+        try:
+            with refusing(f"what was measured in {folder}", "Evaluate the run again"):
+                return views.comparison(read_comparison(folder), str(folder))
+        except InputError as error:
+            return views.note(str(error), "problem")
 
     def bridge(self, words: str = "") -> Html:
         """The Bridge tab."""

@@ -14,6 +14,7 @@ from atlas_jax.activations.layout import grid_of, top_key
 from atlas_jax.activations.site_array import SiteArray
 from atlas_jax.activations.top_samples import TopSamples, find_top_samples, load_top_samples
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 from atlas_jax.pipeline.run_folder import RunFolder
 from atlas_jax.progress import track
 
@@ -90,6 +91,8 @@ class HeldOut:
             self._table = (file, first, ends)
             place = first + row
             group = int(np.searchsorted(ends, place, side="right"))
+            if not 0 <= group < len(ends):
+                raise InputError(f"Expected a text for row {row}, the corpus of the run has none.")
             if group not in self._groups:
                 while len(self._groups) >= _GROUPS:
                     del self._groups[next(iter(self._groups))]
@@ -121,28 +124,15 @@ class HeldOut:
 
     def _open(self) -> tuple[Any, int, list[int]]:
         """The table of texts, where its held-out half begins, and where its row groups end."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         from atlas_jax.corpus.writer import TABLE, read_card
 
         folder = self.run.corpus_folder
-        try:
+        with refusing(f"the corpus in {folder}", "Build it again"):
             card = read_card(folder)
             first, known = int(card["train"]["texts"]), card["eval"]["hash"]
             file = pq.ParquetFile(folder / TABLE, memory_map=True)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            pa.ArrowException,
-        ) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"Expected a corpus in {folder}, could not read it ({reason}): build it again."
-            ) from None
         if known != self.run.held_out.meta["texts"]:
             raise InputError(
                 f"Expected the texts that the held-out store was captured on in {folder}, got "

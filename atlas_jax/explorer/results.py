@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import read_json, refusing
 from atlas_jax.pipeline.evaluation import layers_of
 
 _METRICS = ("auroc", "ap")
@@ -52,6 +52,11 @@ def read_comparison(folder: Path) -> dict[str, Any]:
     The run's own report, and over it what `atlas-jax evaluate` wrote later; what is in neither is
     missing.
     """
+    with refusing(f"what was measured in {folder}", "Evaluate the run again"):
+        return _comparison(folder)
+
+
+def _comparison(folder: Path) -> dict[str, Any]:
     report = _read(folder / "report.json") or {}
     wanted = ("quality", "retrieval", "learning_curve")
     found = {key: report[key] for key in wanted if report.get(key)}
@@ -81,12 +86,8 @@ def read_lift(folder: Path, given: Path | None = None) -> Lift | None:
     for path in places:
         content = _read(path)
         if content is not None:
-            try:
+            with refusing(f"the result of atlas-jax lift in {path}"):
                 return _lift(content)
-            except (KeyError, TypeError, AttributeError, IndexError):
-                raise InputError(
-                    f"Expected the result of atlas-jax lift in {path}, got something else."
-                ) from None
     if given is not None:
         raise InputError(f"Expected lift.json of atlas-jax lift at {given}, found none.")
     return None
@@ -96,20 +97,27 @@ def _lift(content: Mapping[str, Any]) -> Lift:
     spec, bridge = content["figures"]["lift_spec"], content["bridge"]
     rows = [
         Explanation(
-            str(one["name"]), str(one["native"][0]), str(one["foreign"][0]), one.get("lift_spec")
+            str(one["name"]),
+            str(one["native"][0]),
+            str(one["foreign"][0]),
+            _number(one.get("lift_spec")),
         )
         for one in content["features"]
     ]
     rows.sort(key=lambda one: float("inf") if one.lift is None else -one.lift)
     sides = [bridge.get(side) or {} for side in ("source", "target")]
     source, target = (f"{s.get('model', '?')} at {s.get('site', '?')}" for s in sides)
-    return Lift(source, target, spec["mean"], spec["low"], spec["high"], tuple(rows))
+    mean, low, high = (_number(spec[name]) for name in ("mean", "low", "high"))
+    return Lift(source, target, mean, low, high, tuple(rows))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Of a JSON object in a file; None where there is none."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return read_json(path)
+    except InputError:
         return None
-    return content if isinstance(content, dict) else None

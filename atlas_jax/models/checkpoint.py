@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import inside, parse_json, read_json, refusing
 
 Index = tuple[slice, ...]
 
@@ -56,17 +57,16 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        if not os.path.isfile(path):
+            raise _missing(path)
+        with refusing(str(path), "It is damaged: delete it and download it again"):
             with safe_open(path, framework="np"):
                 pass  # the library checks that header and size are those of a whole file
-        except FileNotFoundError:
-            raise _missing(path) from None
-        except SafetensorError as error:
-            raise _damaged(path, error) from None
-        raw = self.header()
-        self.start = len(raw)
-        self.tensors: dict[str, Any] = json.loads(raw[8:])
-        self.tensors.pop("__metadata__", None)
+            raw = self.header()
+            self.start = len(raw)
+            # A name that comes twice could have passed the library's check with other offsets.
+            self.tensors: dict[str, Any] = parse_json(raw[8:], once=True)
+            self.tensors.pop("__metadata__", None)
 
     def header(self) -> bytes:
         with self.path.open("rb") as stream:
@@ -146,8 +146,12 @@ def _open(folder: Path) -> list[TensorFile]:
 def _listed(folder: Path, index: str, *patterns: str) -> Iterator[Path]:
     """The files that an index names, else those of the first pattern that has any."""
     if (folder / index).exists():
-        names = set(json.loads((folder / index).read_text())["weight_map"].values())
-        yield from (folder / name for name in sorted(names))
+        path, remedy = folder / index, "Delete it and download it again"
+        content = read_json(path, remedy=remedy)
+        with refusing(f"the names of the files in {path}", remedy):
+            yield from [
+                inside(folder, name) for name in sorted(set(content["weight_map"].values()))
+            ]
         return
     for pattern in patterns:
         # What the Trainer of transformers leaves beside the weights is no model.
@@ -163,8 +167,3 @@ def _missing(path: Path) -> InputError:
         f"Expected {path.name} in {path.parent}, as its index says; it is missing. Download the "
         "checkpoint again."
     )
-
-
-def _damaged(path: Path, error: object) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"{path} is damaged ({reason}). Delete it and download it again.")

@@ -24,6 +24,10 @@ HARMLESS = frozenset(
     """.split()
 )
 
+_LAYERS = ("num_hidden_layers", "n_layer")
+"""Checked when they are asked for: something is made for each layer."""
+_MOST_LAYERS = 4096
+
 ACTIVATION_NAMES = {
     "silu": "silu",
     "swish": "silu",
@@ -66,6 +70,8 @@ class Config:
                     "this a complete config.json?"
                 )
             return default
+        if key in _LAYERS and not (type(value) is int and 0 < value <= _MOST_LAYERS):
+            raise InputError(f"Expected {key} from 1 to {_MOST_LAYERS}, got {value!r}.")
         return value
 
     def optional(self, key: str, default: Any) -> Any:

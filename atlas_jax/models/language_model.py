@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,8 +24,10 @@ from atlas_jax.models.lookup import find_checkpoint
 from atlas_jax.models.sites import Edit, EditStack, Site, parse_site, site_width, stack_edits
 from atlas_jax.models.tokenizer import Tokenizer
 from atlas_jax.models.weights import load_decoder
+from atlas_jax.outside import read_json
 
 PoolFunction = Callable[[Array, Array], Array]
+_AGAIN = "Delete it and download it again"
 
 
 @partial(jax.jit, static_argnames=("graph",))
@@ -254,7 +255,7 @@ def load_model(
     name = str(reference)
     folder = find_checkpoint(name, revision)
     name = Path(name).name if Path(name).expanduser().exists() else name
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json", remedy=_AGAIN)
     arch = read_arch(config)
     checkpoint = Checkpoint(folder)
     decoder = load_decoder(checkpoint, arch, dtype, mesh)
@@ -262,18 +263,12 @@ def load_model(
     return LanguageModel(decoder, Tokenizer(folder), name, fingerprint, _stop_ids(folder, config))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(
-            f"{file} is not JSON ({error}). Delete it and download it again."
-        ) from None
-
-
 def _stop_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     """The end-of-sequence ids that generation_config.json names, else config.json."""
     file = folder / "generation_config.json"
-    settings = _read_json(file) if file.exists() else {}
+    settings = read_json(file, remedy=_AGAIN) if file.exists() else {}
     ids = settings.get("eos_token_id", config.get("eos_token_id"))
-    return tuple(ids) if isinstance(ids, list) else (() if ids is None else (ids,))
+    found = tuple(ids) if isinstance(ids, list) else (() if ids is None else (ids,))
+    if not all(type(i) is int for i in found):
+        raise InputError(f"Expected token ids as eos_token_id in {folder}, got {ids!r}.")
+    return found

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 
 
 def find_checkpoint(reference: str, revision: str | None = None) -> Path:
     """The local folder of a model, fetched or converted if need be."""
     from atlas_jax import assets
 
-    path = Path(reference).expanduser()
     if reference in assets.ASSETS:
         path = assets.fetch(reference)
-    if path.is_dir():
+    else:
+        with refusing(f"the model {reference!r}"):  # some names are no paths
+            path = Path(reference).expanduser()
+    if os.path.isdir(path):
         files = sorted(path.glob("*.gguf"))
         if not (path / "config.json").exists() and files:
             path = files[0]
@@ -22,7 +26,7 @@ def find_checkpoint(reference: str, revision: str | None = None) -> Path:
             raise InputError(f"Expected config.json or a .gguf file in {path}, found neither.")
         else:
             return path
-    if path.is_file():
+    if os.path.isfile(path):
         return _convert(path)
     return _from_hub(reference, revision)
 

@@ -9,6 +9,23 @@ from typing import Any
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of transformers in a folder; code that the folder brings is never run.
+
+    Raises:
+        InputError: no tokenizer files there, or damaged ones.
+    """
+    from transformers import AutoTokenizer
+
+    # Left to its default, transformers asks on the terminal whether to run such code.
+    with refusing(f"the tokenizer files in {folder}", "Download them again"):
+        return AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+
 
 _UNKNOWN = "\ufffd"
 _SHARED = 8
@@ -26,14 +43,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer
-
-        try:
-            self.inner: Any = AutoTokenizer.from_pretrained(str(folder))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"Expected tokenizer files in {folder}: {str(error).splitlines()[0]}"
-            ) from None
+        self.inner: Any = read_tokenizer(folder)
         self.bos_id: int | None = self.inner.bos_token_id
         self.eos_id: int | None = self.inner.eos_token_id
         self.pad_id: int = next(

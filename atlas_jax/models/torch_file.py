@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import check_zip, refusing
 
 
 class TorchFile:
@@ -29,27 +32,41 @@ class TorchFile:
                 f"{path} is in torch's format: install torch to read it (pip install torch), or "
                 "use a checkpoint with safetensors."
             ) from None
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(
                 f"Expected {path.name} in {path.parent}, as its index says; it is missing. "
                 "Download the checkpoint again."
             )
         try:
-            loaded = _load(torch, path)
-        except pickle.UnpicklingError:
+            with refusing(str(path), "It is damaged: delete it and download it again"):
+                loaded = _load(torch, path)
+        except InputError as error:
+            if not isinstance(error.__cause__, pickle.UnpicklingError):
+                raise
             raise InputError(
                 f"{path} holds more than tensors, and reading it could run code. Use a checkpoint "
                 "with safetensors."
             ) from None
-        except (RuntimeError, EOFError, OSError, ValueError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{path} is damaged ({reason}). Delete it and download it again."
-            ) from None
         self.torch = torch
         self.tensors: dict[str, Any] = {
-            name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)
+            str(name): value for name, value in loaded.items() if isinstance(value, torch.Tensor)
         }
+        self._check(path.stat().st_size)
+
+    def _check(self, size: int) -> None:
+        """Refuses tensors that are more than the bytes of the file: a view may repeat them."""
+        total = 0
+        for name, tensor in self.tensors.items():
+            plain = tensor.layout == self.torch.strided and tensor.device.type == "cpu"
+            if not plain or tensor.is_quantized or tensor.is_complex():
+                raise InputError(f"Expected plain tensors in {self.path}, {name} is none.")
+            taken = tensor.numel() * tensor.element_size()
+            total += taken
+            if taken > size or total > 4 * size:  # tied weights are there twice
+                raise InputError(
+                    f"Expected tensors that fit into the {size} bytes of {self.path}, {name} has "
+                    f"the shape {tuple(tensor.shape)}. Delete it and download it again."
+                )
 
     def header(self) -> bytes:
         return repr(sorted((n, tuple(t.shape)) for n, t in self.tensors.items())).encode()
@@ -71,9 +88,14 @@ class TorchFile:
 
 def _load(torch: Any, path: Path) -> dict[str, Any]:
     options = {"map_location": "cpu", "weights_only": True}
+    if zipfile.is_zipfile(path):
+        check_zip(path)
     try:
-        return torch.load(path, mmap=True, **options)
+        loaded = torch.load(path, mmap=True, **options)
     except RuntimeError as error:
         if "mmap" not in str(error):
             raise
-        return torch.load(path, **options)  # the format before torch 1.6 cannot be mapped
+        loaded = torch.load(path, **options)  # the format before torch 1.6 cannot be mapped
+    if not isinstance(loaded, dict):
+        raise ValueError(f"expected a dictionary of tensors, got {type(loaded).__name__}")
+    return loaded

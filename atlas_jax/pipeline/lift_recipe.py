@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_jax.errors import InputError
-from atlas_jax.pipeline.recipe import change, read_recipe, settings
+from atlas_jax.pipeline.recipe import change, check_name, read_recipe, settings
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class LiftRecipe:
         Raises:
             InputError: a name that is missing, or a verbalizer that reads something else.
         """
+        check_name(self.name, "the recipe")
         needed = {
             "bridge.source": self.bridge.source,
             "bridge.target": self.bridge.target,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from atlas_jax.errors import InputError
 from atlas_jax.models.families import read_arch
+from atlas_jax.outside import read_json
 from atlas_jax.pipeline.recipe import Recipe
 
 TOKENS = 30
@@ -217,7 +217,7 @@ def shape_of(model: str) -> Shape:
                 "first, or plan with a model that is known: " + ", ".join(SHAPES) + "."
             )
         folder = Path(found).parent
-    a = read_arch(json.loads((folder / "config.json").read_text("utf-8")))
+    a = read_arch(read_json(folder / "config.json"))
     return Shape(a.n_layers, a.d_model, a.d_mlp, a.n_heads, a.n_kv_heads, a.d_head, a.vocab_size)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing, why
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,9 @@ class Recipe:
             return {"": self}
         models = (self.subject.model, *self.subject.also)
         return {
-            Path(model).name: replace(self, subject=replace(self.subject, model=model, also=()))
+            check_name(Path(model).name, "a subject"): replace(
+                self, subject=replace(self.subject, model=model, also=())
+            )
             for model in models
         }
 
@@ -154,7 +159,9 @@ class Recipe:
         Raises:
             InputError: an unknown name, or a value of another type.
         """
-        return settings(Recipe, change(self.to_dict(), values), "")
+        made = settings(Recipe, change(self.to_dict(), values), "")
+        check_name(made.name, "the recipe")
+        return made
 
 
 def change(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,13 +180,26 @@ def change(data: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
+def check_name(name: str, whose: str) -> str:
+    """A name that becomes a folder, itself.
+
+    Raises:
+        InputError: it would be another folder's.
+    """
+    if not re.fullmatch(r"(?!\.+$)[^/\\:\0]{1,200}", name):
+        raise InputError(f"Expected a name of {whose} that can be a folder's, got {name!r}.")
+    return name
+
+
 def load_recipe(reference: str | Path) -> Recipe:
     """A recipe by name (one that ships) or by file.
 
     Raises:
         InputError: no such recipe, invalid TOML, an unknown setting, or a value of another type.
     """
-    return settings(Recipe, read_recipe(reference), "")
+    made = settings(Recipe, read_recipe(reference), "")
+    check_name(made.name, "the recipe")
+    return made
 
 
 def read_recipe(reference: str | Path) -> dict[str, Any]:
@@ -188,14 +208,16 @@ def read_recipe(reference: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such recipe, or invalid TOML.
     """
-    path = Path(reference).expanduser()
+    with refusing(f"the recipe {str(reference)!r}"):
+        path = Path(reference).expanduser()
     shipped = {
         item.name.removesuffix(".toml"): item
         for item in files("atlas_jax.recipes").iterdir()
         if item.name.endswith(".toml")
     }
-    if path.is_file():
-        text = path.read_text("utf-8")
+    if os.path.isfile(path):
+        with refusing(f"the recipe {path}"):
+            text = path.read_text("utf-8")
     elif str(reference) in shipped:
         text = shipped[str(reference)].read_text("utf-8")
     else:
@@ -204,8 +226,8 @@ def read_recipe(reference: str | Path) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{reference} is not valid TOML: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{reference} is not valid TOML: {why(error)}.") from None
 
 
 def settings(kind: type, data: Mapping[str, Any], where: str) -> Any:
@@ -232,12 +254,12 @@ def _value(kind: Any, value: Any, where: str) -> Any:
             raise InputError(f"Expected a table [{where}], got {value!r}.")
         return settings(kind, value, f"{where}.")
     if kind in (str, bool, int):
-        if type(value) is not kind:
+        if type(value) is not kind or (kind is int and abs(int(value)) >> 63):
             raise InputError(f"Expected {where} of type {kind.__name__}, got {value!r}.")
         return value
     if kind is float:
-        if type(value) not in (int, float):
-            raise InputError(f"Expected {where} to be a number, got {value!r}.")
+        if type(value) not in (int, float) or not abs(value) < 1e300:
+            raise InputError(f"Expected {where} to be a finite number, got {value!r}.")
         return float(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise InputError(f"Expected {where} to be a list, got {value!r}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import read_json, sealed, sha256_of, unsealed, write_json
+from atlas_jax.files import read_json, sealed, sha256_of, write_json
 from atlas_jax.parallel import agree, barrier, leads
 from atlas_jax.pipeline.recipe import Recipe
 
@@ -49,9 +49,10 @@ class Run:
                 "folder with --out."
             ) from None
         self.manifest: dict[str, Any] = {"stages": {}}
-        with suppress(OSError, ValueError):
-            found = unsealed(json.loads((self.folder / MANIFEST).read_text("utf-8")))
-            if isinstance(found.get("stages"), dict):
+        with suppress(InputError):
+            found = read_json(self.folder / MANIFEST, "manifest of a run", "run the recipe again")
+            stages = found.get("stages")
+            if isinstance(stages, dict) and all(isinstance(s, dict) for s in stages.values()):
                 self.manifest = found
         self.manifest |= {"recipe": recipe.to_dict(), "versions": versions()}
         self.timings: dict[str, float] = {}
@@ -155,7 +156,7 @@ class Run:
             InputError: it is not the one that was written.
         """
         path, known = self.folder / name, self.manifest.get("files", {}).get(name)
-        found = read_json(path, "result of a stage", "run the recipe again")
+        found = read_json(path, "result of a stage", "run the recipe again", object)
         if known not in (None, sha256_of(path)):
             raise InputError(f"{path} was changed or damaged: run the recipe again.")
         return found

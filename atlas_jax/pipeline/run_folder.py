@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas_jax.errors import InputError
-from atlas_jax.files import unsealed
+from atlas_jax.files import read_json
+from atlas_jax.pipeline.recipe import Recipe, settings
 
 if TYPE_CHECKING:
     from atlas_jax.activations import ActivationStore
@@ -32,9 +32,9 @@ class RunFolder:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder).expanduser()
         try:
-            text = (self.folder / "manifest.json").read_text("utf-8")
-            self.recipe: dict[str, Any] = unsealed(json.loads(text))["recipe"]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json(self.folder / "manifest.json", "manifest of a run", "run it again")
+            self.recipe: dict[str, Any] = settings(Recipe, found["recipe"], "").to_dict()
+        except (InputError, KeyError, TypeError):
             raise InputError(
                 f"Expected the folder of a run, {folder} holds none: make one with atlas-jax "
                 f"quickstart --out {folder}."

@@ -5,17 +5,23 @@ from __future__ import annotations
 from atlas_jax.report.markup import Html, element
 from atlas_jax.report.style import STYLE
 
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
 _THEMES = {"auto": "as the system", "light": "light", "dark": "dark"}
 
 
 def document(title: str, *content: Html) -> str:
     """The page as text; `content` goes into its main part.
 
-    Light and dark are chosen by the style alone: the page holds no script.
+    Light and dark are chosen by the style alone: the page holds no script, and its policy lets a
+    browser run and load none.
     """
     head = element(
         "head",
         element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("title", title),

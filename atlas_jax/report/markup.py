@@ -5,8 +5,10 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from atlas_jax.outside import utf8
 
 
 class Html(str):
@@ -69,6 +71,15 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], caption: str
     )
     label = caption or ", ".join(str(title) for title in head if title)
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def legible(value: Any) -> Any:
+    """A result whose texts UTF-8 can hold: neither a plot nor a file takes others."""
+    if isinstance(value, Mapping):
+        return {legible(key): legible(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [legible(inner) for inner in value]
+    return utf8(value) if isinstance(value, str) else value
 
 
 def number(value: Any, digits: int = 3) -> str:

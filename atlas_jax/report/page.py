@@ -9,7 +9,7 @@ from typing import Any
 from atlas_jax.files import write_text
 from atlas_jax.report import sections, texts
 from atlas_jax.report.document import document
-from atlas_jax.report.markup import element
+from atlas_jax.report.markup import element, legible
 
 SECTIONS: dict[str, tuple[str, sections.Section]] = {
     "summary": ("What was done", sections.summary),
@@ -35,6 +35,7 @@ def render_report(result: Mapping[str, Any]) -> str:
             quality, learning_curve, retrieval, queries, steering, notes, licences; each may be
             missing.
     """
+    result = legible(result)
     made = {key: content for key, (_, make) in SECTIONS.items() if (content := make(result))}
     links = [
         element("li", element("a", SECTIONS[key][0], href=f"#{key}"))

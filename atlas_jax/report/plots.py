@@ -10,6 +10,7 @@ from typing import Any
 from atlas_jax.errors import InputError
 from atlas_jax.report.drawing import Drawing
 from atlas_jax.report.figures import curve, distribution, intervals
+from atlas_jax.report.markup import legible
 
 Result = Mapping[str, Any]
 Plots = dict[str, tuple[str, Drawing]]
@@ -89,7 +90,7 @@ def save_plots(result: Result, folder: str | Path) -> list[Path]:
     Raises:
         InputError: the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
+    folder, result = Path(folder).expanduser(), legible(result)
     drawings = {name: one for make in PLOTS.values() for name, (_, one) in make(result).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)

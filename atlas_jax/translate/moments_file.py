@@ -18,6 +18,7 @@ import numpy as np
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 from atlas_jax.translate.moments import (
     AtlasMoments,
     Moments,
@@ -27,6 +28,7 @@ from atlas_jax.translate.moments import (
 from atlas_jax.translate.semantic_lens import TopSamples
 
 _FORMAT = "atlas-jax moments 1"
+_KINDS = {"n": int, "left": int, "sites": list, "inputs": list}
 _NAME = re.compile(r"(all|fold\d+)-(\d+)-(\d+)\.safetensors")
 
 Columns = tuple[int, int]
@@ -65,11 +67,11 @@ class MomentsFolder:
             return None
         header = _header(path)
         tensors = _read(path)
-        sites = {site: _site(tensors, i) for i, site in enumerate(header["sites"])}
-        atlas = AtlasMoments(
-            **{k.removeprefix("atlas."): v for k, v in tensors.items() if k.startswith("atlas.")}
-        )
-        return Moments(header["n"], atlas, sites), header
+        with refusing(f"the moments in {path}", "Delete the folder"):
+            sites = {site: _site(tensors, i) for i, site in enumerate(header["sites"])}
+            mine = {k.removeprefix("atlas."): v for k, v in tensors.items()}
+            atlas = AtlasMoments(**{k: v for k, v in mine.items() if f"atlas.{k}" in tensors})
+            return Moments(header["n"], atlas, sites), header
 
     def header(self) -> dict[str, Any]:
         """Of the first file.
@@ -235,7 +237,12 @@ def _site(tensors: Mapping[str, np.ndarray], index: int) -> SiteMoments:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    return _open(path, None)[0]["header"]
+    header = _open(path, None)[0]["header"]
+    with refusing(f"the moments in {path}", "Delete the folder"):
+        for key, kind in _KINDS.items():
+            if not isinstance(header[key], kind):
+                raise ValueError(f"{key} is {header[key]!r}")
+    return header
 
 
 def _read(path: Path, prefix: str = "") -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -14,11 +13,13 @@ from jaxtyping import Float32
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import check_tensors
+from atlas_jax.outside import parse_json, refusing
 
 FORMAT = "atlas-jax translation 1"
 MATRIX, NORMS = "matrix", "row_norms"
 _BLOCK = 64
 _KEPT = 256
+_F32 = {"F32": "float32"}
 
 
 class StoredTranslation:
@@ -38,12 +39,12 @@ class StoredTranslation:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         self.path = Path(path)
-        if not self.path.is_file():
+        if not os.path.isfile(path):
             raise InputError(f"Expected a translation at {path}, there is no such file.")
-        try:
+        with refusing(f"the translation at {path}", "It is damaged: fit it again"):
             self._file = safe_open(self.path, framework="np")
             header = self._file.metadata() or {}
             if header.get("format") != FORMAT:
@@ -51,14 +52,11 @@ class StoredTranslation:
                     f"Expected a file of format '{FORMAT}' at {path}, got '{header.get('format')}'."
                 )
             self.method: str = header["method"]
-            self.meta: Mapping[str, Any] = json.loads(header["meta"])
+            self.meta: Mapping[str, Any] = parse_json(header["meta"])
             self._matrix = self._file.get_slice(MATRIX)
             self._header = header
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-            raise InputError(
-                f"The translation at {path} is damaged ({error}): fit it again."
-            ) from None
-        rows, columns = self._matrix.get_shape()
+            rows, columns = self._matrix.get_shape()
+            check_meta(self.meta, (rows, columns), _F32[self._matrix.get_dtype()])
         self.shape: tuple[int, int] = (rows, columns)
         self._columns: dict[int, np.ndarray] = {}
 
@@ -127,6 +125,21 @@ class StoredTranslation:
             raise InputError(
                 f"Expected a feature of the {side} from 0 to {self.shape[axis] - 1}, got {index}."
             )
+
+
+def check_meta(meta: Any, shape: tuple[int, ...], dtype: str) -> None:
+    """Refuses what is not the metadata or the matrix of a translation.
+
+    Raises:
+        ValueError: saying what it is.
+    """
+    if not isinstance(meta, dict):
+        raise ValueError(f"its meta is {type(meta).__name__}")
+    for part in ("subject", "atlas", "options", "labels"):
+        if not isinstance(meta.get(part, {}), dict):
+            raise ValueError(f"its {part} is of type {type(meta[part]).__name__}")
+    if len(shape) != 2 or not all(shape) or dtype != "float32":
+        raise ValueError(f"its matrix is of shape {shape} and {dtype}")
 
 
 def norms_of_rows(matrix: Any, rows: int) -> Float32[np.ndarray, " ds"]:

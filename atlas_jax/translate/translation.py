@@ -15,7 +15,8 @@ from jaxtyping import Float32, Int
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
-from atlas_jax.translate.stored import FORMAT, MATRIX, NORMS, largest, norms_of_rows
+from atlas_jax.outside import refusing
+from atlas_jax.translate.stored import FORMAT, MATRIX, NORMS, check_meta, largest, norms_of_rows
 
 FILE = "translation.safetensors"
 """The file of a translation's repository on the hub."""
@@ -158,7 +159,9 @@ class Translation:
             InputError: no such file, or not a whole translation.
         """
         notes, tensors = read_tensors(path, "translation", "fit it again", FORMAT, "meta", [MATRIX])
-        return cls(notes.get("method", ""), tensors[MATRIX], notes["meta"])
+        with refusing(f"the translation at {path}", "It is damaged: fit it again"):
+            check_meta(notes["meta"], tensors[MATRIX].shape, tensors[MATRIX].dtype.name)
+            return cls(notes.get("method", ""), tensors[MATRIX], notes["meta"])
 
     def push_to_hub(
         self,

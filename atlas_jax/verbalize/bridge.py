@@ -4,7 +4,9 @@ covectors, and how far each mapped direction can be trusted."""
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from jaxtyping import Float, Float32, Float64
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 from atlas_jax.verbalize.held_out import TOP
 
 _FORMAT = "atlas-jax bridge 1"
@@ -168,9 +171,11 @@ class Bridge:
         """
         needs = (*_NAMES, *_SPECTRUM, "half0", "half1")
         notes, tensors = read_tensors(path, "bridge", "fit it again", _FORMAT, "header", needs)
-        halves = tensors["half0"], tensors["half1"]
-        arrays = {name: tensors[name] for name in (*_NAMES, *_SPECTRUM)}
-        return cls(halves=halves, meta=notes["header"], **arrays)
+        with refusing(f"the bridge at {path}", "It is damaged: fit it again"):
+            _check(tensors, notes["header"])
+            halves = tensors["half0"], tensors["half1"]
+            arrays = {name: tensors[name] for name in (*_NAMES, *_SPECTRUM)}
+            return cls(halves=halves, meta=notes["header"], **arrays)
 
     def push_to_hub(
         self,
@@ -196,6 +201,23 @@ class Bridge:
         from atlas_jax.hub import pull
 
         return cls.load(pull(FILE, repo_id, revision, token))
+
+
+def _check(tensors: Mapping[str, np.ndarray], meta: Any) -> None:
+    """Refuses tensors that are no bridge's, and metadata without what is computed with."""
+    q, p = tensors["matrix"].shape
+    r = len(tensors["eigenvalues"])
+    shapes = {name: (p,) for name in ("mean_x", "scale_x")}
+    shapes |= {name: (q,) for name in ("intercept", "mean_y", "scale_y")}
+    shapes |= {"half0": (q, p), "half1": (q, p), "eigenvalues": (r,), "eigenvectors": (p, r)}
+    for name, shape in shapes.items():
+        if tensors[name].shape != shape or tensors[name].dtype.kind != "f":
+            raise ValueError(f"{name} is of shape {tensors[name].shape} and {tensors[name].dtype}")
+    sides = [meta.get(side) or {} for side in ("source", "target")]
+    if not all(isinstance(side, dict) for side in sides):
+        raise ValueError("its source or target is no table")
+    if not all(math.isfinite(meta[name]) for name in ("lambda", "noise") if name in meta):
+        raise ValueError("its lambda or noise is not finite")
 
 
 def removed(

@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 from atlas_jax.translate.device_sums import DeviceSums
 from atlas_jax.translate.host_sums import HostSums
 from atlas_jax.translate.moments import AtlasMoments, Moments, SiteMoments, Wanted
@@ -186,13 +187,29 @@ class BridgeMoments:
         """
         what, remedy = "file of moments", "read the pairs again"
         notes, tensors = read_tensors(path, what, remedy, _FORMAT, "header")
-        header = notes["header"]
-        parts = [
-            Sums(n, **{name: tensors[f"part{i}.{name}"] for name in _ARRAYS})
-            for i, n in enumerate(header["n"])
-        ]
-        rest = {name: tensors[name] for name in ("pilot_x", "pilot_y", "held_x", "held_y")}
-        return cls(parts=parts, about=header["about"], **rest)
+        with refusing(f"the {what} at {path}", f"It is damaged: {remedy}"):
+            header = notes["header"]
+            parts = [
+                Sums(n, **{name: tensors[f"part{i}.{name}"] for name in _ARRAYS})
+                for i, n in enumerate(header["n"])
+            ]
+            rest = {name: tensors[name] for name in ("pilot_x", "pilot_y", "held_x", "held_y")}
+            made = cls(parts=parts, about=header["about"], **rest)
+            made._check()
+            return made
+
+    def _check(self) -> None:
+        """Refuses arrays that do not belong together."""
+        p, q, m = len(self.pilot_x), len(self.pilot_y), len(self.held_x)
+        shapes = {"total_x": (p,), "total_y": (q,), "xx": (p, p), "xy": (p, q), "yy": (q,)}
+        for part in self.parts:
+            for name, shape in shapes.items():
+                if getattr(part, name).shape != shape or type(part.n) is not int or part.n < 0:
+                    raise ValueError(f"{name} of {part.n} pairs is not of shape {shape}")
+        if (self.held_x.shape, self.held_y.shape) != ((m, p), (m, q)) or len(self.parts) % 2:
+            raise ValueError("its held-out rows or its parts do not belong together")
+        if not isinstance(self.about, dict):
+            raise ValueError("it does not say what it is about")
 
 
 class PairSums:

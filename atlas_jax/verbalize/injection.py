@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Float64
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 from atlas_jax.verbalize.sidecar import Description
 
 _SMALLEST = 1e-6
@@ -78,16 +79,13 @@ class Adapter:
     """
 
     def __init__(self, path: str | Path) -> None:
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        try:
+        with refusing(f"prefix and projection in the adapter {path}"):
             tensors = load_file(path)
             self.prefix, self.projection = tensors["prefix"], tensors["projection"]
-        except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(
-                f"Expected prefix and projection in the adapter {path}: {error}."
-            ) from None
+            if self.prefix.ndim != 2 or self.projection.ndim != 2:
+                raise ValueError("expected two matrices")
 
     def project(self, vectors: Float64[np.ndarray, "n d_model"]) -> Float64[np.ndarray, "n d"]:
         """What takes the place of the marker's embedding."""

@@ -7,7 +7,6 @@ explanation. Only the direction of v is meant.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from atlas_jax.errors import InputError
@@ -25,6 +23,7 @@ from atlas_jax.models.checkpoint import Checkpoint, Index
 from atlas_jax.models.families import FAMILIES, read_arch
 from atlas_jax.models.names import tensor_name
 from atlas_jax.models.weights import load_decoder
+from atlas_jax.outside import read_json, refusing
 from atlas_jax.progress import Bar
 from atlas_jax.verbalize.sidecar import SIDECAR, read_yaml
 
@@ -104,16 +103,18 @@ def load_reconstructor(
     role = str(data.get("role"))
     if role not in _ROLES:
         raise InputError(f"Expected a reconstructor (role ar or critic) in {folder}, got '{role}'.")
-    templates, critic = data.get("prompt_templates") or {}, data.get("critic") or {}
-    template = next((templates[name] for name in _ROLES if name in templates), "")
-    block = data.get("extraction_layer_index", critic.get("extraction_layer_index"))
-    if template.count(_PLACE) != 1 or not isinstance(block, int):
+    with refusing(str(folder / SIDECAR)):
+        templates, critic = data.get("prompt_templates") or {}, data.get("critic") or {}
+        template = str(next((templates[name] for name in _ROLES if name in templates), ""))
+        block = data.get("extraction_layer_index", critic.get("extraction_layer_index"))
+        suffix = tuple(int(i) for i in (data.get("tokens") or {}).get("critic_suffix_ids") or ())
+    if template.count(_PLACE) != 1 or type(block) is not int or block < 0:
         raise InputError(
             f"Expected a prompt with {_PLACE} once and extraction_layer_index in "
             f"{folder / SIDECAR}, got {template!r} and {block!r}."
         )
     head = _read_head(folder / HEAD)
-    arch = read_arch(json.loads((folder / "config.json").read_text()))
+    arch = read_arch(read_json(folder / "config.json"))
     if head.shape != (arch.d_model, arch.d_model) or arch.n_layers <= block:
         raise InputError(
             f"Expected a head of shape {(arch.d_model, arch.d_model)} and more than {block} layers "
@@ -123,16 +124,13 @@ def load_reconstructor(
     decoder = load_decoder(body, body.arch, dtype)
     name, fingerprint = Path(reference).name, f"{body.fingerprint()[:32]}-{dtype}"
     model = LanguageModel(decoder, Tokenizer(folder), name, fingerprint)
-    suffix = (data.get("tokens") or {}).get("critic_suffix_ids") or ()
-    return Reconstructor(model, head, template, block, tuple(int(i) for i in suffix))
+    return Reconstructor(model, head, template, block, suffix)
 
 
 def _read_head(path: Path) -> Float[np.ndarray, "d d"]:
-    try:
+    with refusing(f"one matrix in {path}"):
         (head,) = load_file(path).values()
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"Expected one matrix in {path}: {error}.") from None
-    return head.astype(np.float64)
+        return head.astype(np.float64)
 
 
 class _Body(Checkpoint):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import check_fields, refusing
 
 MODES = ("replace_embedding", "add_norm_matched", "replace_residual", "prefix_adapter")
 _TEMPLATES = ("av", "actor", "verbalizer")
@@ -58,6 +59,17 @@ class Description:
     part: str = "full"
 
     def __post_init__(self) -> None:
+        check_fields(self, "a verbalizer's description")
+        if not 0 < self.d_model < 1 << 24 or not 0 <= self.block < 1 << 16:
+            raise InputError(
+                f"Expected a d_model and a block of a verbalizer, got {self.d_model} and "
+                f"{self.block}."
+            )
+        if self.max_new_tokens < 1 or self.temperature < 0 or not all(self.tags):
+            raise InputError(
+                "Expected max_new_tokens of at least 1, a temperature of at least 0 and tags, got "
+                f"{self.max_new_tokens}, {self.temperature} and {self.tags}."
+            )
         if self.mode not in MODES:
             raise InputError(f"Expected an injection among {', '.join(MODES)}, got '{self.mode}'.")
         if self.mode in ("add_norm_matched", "replace_residual") and self.layer is None:
@@ -117,6 +129,11 @@ def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> De
             )
         return Description(**_tuples(overrides))
     data = read_yaml(path)
+    with refusing(str(path)):
+        return _describe(path, data, overrides)
+
+
+def _describe(path: Path, data: Mapping[str, Any], overrides: Mapping[str, Any]) -> Description:
     kind, role = data.get("kind", "nla_model"), str(data.get("role", "av"))
     if kind != "nla_model" or role not in _TEMPLATES:
         raise InputError(
@@ -157,11 +174,11 @@ def read_sidecar(folder: Path, overrides: Mapping[str, Any] | None = None) -> De
 
 def resolve_scale(value: Any, width: int | None) -> float | None:
     """The length of an injected vector: a number, `sqrt_d_model`, or its own (`raw`, null)."""
-    if value in (None, "raw"):
+    if value is None or value == "raw":
         return None
     if value == "sqrt_d_model":
         return math.sqrt(float(width or 0))
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e300:
         raise InputError(
             f"Expected an injection scale above 0, sqrt_d_model, raw or null, got {value!r}."
         )
@@ -217,10 +234,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from None
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):  # a few of them can stand for gigabytes
+                raise yaml.YAMLError("it has aliases (*name)")
+            return super().compose_node(parent, index)
+
+    with refusing(f"{path} as YAML"):
+        data = yaml.load(path.read_text("utf-8"), Loader)
     if not isinstance(data, dict):
         raise InputError(f"Expected a table in {path}, got {type(data).__name__}.")
     return data

@@ -15,11 +15,18 @@ from jaxtyping import Array, Float
 
 from atlas_jax.errors import InputError
 from atlas_jax.journal import Journal, digest
+from atlas_jax.outside import refusing
 from atlas_jax.progress import Bar
 from atlas_jax.verbalize.bridge import Bridge
 from atlas_jax.verbalize.decoding import Edit, Rule, decode
 from atlas_jax.verbalize.injection import Adapter, at_length, embed_prompt, prompt_ids
-from atlas_jax.verbalize.sidecar import BACKGROUND, Description, from_config, read_sidecar
+from atlas_jax.verbalize.sidecar import (
+    BACKGROUND,
+    Description,
+    from_config,
+    read_sidecar,
+    read_yaml,
+)
 from atlas_jax.verbalize.washout import BARE, Background, Washout, realised_cosines, streams
 
 _RESIDUAL = ("add_norm_matched", "replace_residual")
@@ -265,7 +272,10 @@ def load_verbalizer(
     name = str(reference)
     if config is not None:
         entry = _entry(name, config)
-        checkpoint = entry.get("checkpoint") or {}
+        with refusing(f"the entry of {name} in the config"):
+            checkpoint = dict(entry.get("checkpoint") or {})
+            read = from_config(entry)
+            bank = (entry.get("background") or {}).get("bank")
         name = str(checkpoint.get("id", name))
         revision, dtype = checkpoint.get("revision", revision), checkpoint.get("dtype", dtype)
         if checkpoint.get("adapter"):
@@ -273,8 +283,8 @@ def load_verbalizer(
                 f"Expected a whole checkpoint, {name} is a LoRA adapter: merge it into its model "
                 "first."
             )
-        overrides = from_config(entry) | overrides
-        background = background or (entry.get("background") or {}).get("bank")
+        overrides = read | overrides
+        background = background or bank
     folder = find_checkpoint(name, revision)
     description = read_sidecar(folder, overrides)
     model = (load_model or load)(str(folder), dtype, mesh)
@@ -293,14 +303,12 @@ def _hash(array: Array | None) -> str:
 
 
 def _entry(name: str, config: str | Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    import yaml
-
     if isinstance(config, Mapping):
         return config
-    try:
-        found = yaml.safe_load(Path(config).read_text("utf-8"))["verbalizers"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise InputError(f"Expected 'verbalizers:' in {config}: {error}.") from None
-    if name not in found:
-        raise InputError(f"Expected one of {', '.join(found)} in {config}, got '{name}'.")
+    found = read_yaml(Path(config)).get("verbalizers")
+    if not isinstance(found, dict):
+        raise InputError(f"Expected a table 'verbalizers:' in {config}, found none.")
+    if not isinstance(found.get(name), dict):
+        known = ", ".join(map(str, found))
+        raise InputError(f"Expected one of {known} in {config}, got '{name}'.")
     return found[name]

@@ -24,6 +24,7 @@ from jaxtyping import Float, Float64
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 
 _FORMAT = "atlas-jax background 1"
 _PARALLEL = 0.99
@@ -149,7 +150,11 @@ class Background:
         notes, tensors = read_tensors(
             path, "background", "record it again", _FORMAT, "header", ("rows",)
         )
-        return cls(tensors["rows"], notes["header"])
+        with refusing(f"the background at {path}", "Record it again"):
+            rows, meta = tensors["rows"], notes["header"]
+            if rows.ndim != 2 or rows.dtype.kind != "f" or not isinstance(meta, dict):
+                raise ValueError(f"its rows are of shape {rows.shape} and {rows.dtype}")
+            return cls(rows, meta)
 
 
 def record_background(

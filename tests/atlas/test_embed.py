@@ -73,7 +73,7 @@ def test_order_and_company_do_not_matter(tiny_bert):
 
 
 def test_refuses_other_models(tiny_bert, tmp_path):
-    with pytest.raises(InputError, match="Expected a BERT"):
+    with pytest.raises(InputError, match="the config of a BERT"):
         SentenceEmbedder(tmp_path)
     config = json.loads((tiny_bert / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))

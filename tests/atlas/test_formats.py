@@ -218,7 +218,7 @@ def test_gemma_scope_refusals(tmp_path):
     with pytest.raises(InputError, match="transcoder"):
         load(path)
     (tmp_path / "params.npz").write_bytes(b"PK nonsense")
-    with pytest.raises(InputError, match="Expected npz"):
+    with pytest.raises(InputError, match="Could not read npz"):
         load(tmp_path)
 
 

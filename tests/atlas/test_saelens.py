@@ -138,10 +138,10 @@ def test_refuses_damaged_files(folder, tmp_path):
     with pytest.raises(InputError, match=r"cfg\.json"):
         load_saelens(tmp_path / "nowhere")
     (folder / "sae_weights.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="Expected safetensors.*download it again"):
+    with pytest.raises(InputError, match="Could not read safetensors.*download it again"):
         load_saelens(folder)
     (folder / "cfg.json").write_text("{")
-    with pytest.raises(InputError, match="Expected JSON"):
+    with pytest.raises(InputError, match="Could not read JSON"):
         load_saelens(folder)
 
 

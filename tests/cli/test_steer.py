@@ -181,7 +181,13 @@ def test_evaluate_steering_writes_table_5(run, known, tmp_path):
     ]
     command += ["--prompts", 2, "--max-new-tokens", 4, "--judge", "lexical", "--out", out]
     shown = ok(*command)
-    for word in ("left out: nothing", "Orthogonal Procrustes", "Random directions", "combined", "faithfulness, %"):
+    for word in (
+        "left out: nothing",
+        "Orthogonal Procrustes",
+        "Random directions",
+        "combined",
+        "faithfulness, %",
+    ):
         assert word in shown
     facts = json.loads((out / "steering.json").read_text())
     assert facts["prompts"] == ["A long time ago", "I have just begun"]

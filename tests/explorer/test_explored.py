@@ -174,7 +174,7 @@ def test_what_was_measured_is_found(folder, lift, tmp_path):
     with pytest.raises(InputError, match="found none"):
         read_lift(folder, tmp_path / "nowhere")
     later.write_text("{}")
-    with pytest.raises(InputError, match="something else"):
+    with pytest.raises(InputError, match="Could not read the result of atlas-jax lift"):
         read_lift(folder, later)
 
 

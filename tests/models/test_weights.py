@@ -95,7 +95,7 @@ def test_damaged_and_absent_files_are_named(tiny_llama, tmp_path):
     shutil.copytree(tiny_llama, tmp_path / "copy")
     file = tmp_path / "copy" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    assert "model.safetensors is damaged" in refusal(tmp_path / "copy")
+    assert "It is damaged: delete it" in refusal(tmp_path / "copy")
     file.unlink()
     assert "found none" in refusal(tmp_path / "copy")
 

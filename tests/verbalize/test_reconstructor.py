@@ -89,7 +89,7 @@ def test_wrong_folders_are_named(reconstructor):
     head = load_file(folder / "value_head.safetensors")["weight"]
     save_file({"a": head, "b": head.clone()}, folder / "value_head.safetensors")
     change(role="ar", prompt_templates={"ar": TEMPLATE}, extraction_layer_index=1)
-    with pytest.raises(InputError, match="Expected one matrix"):
+    with pytest.raises(InputError, match="Could not read one matrix"):
         load_reconstructor(folder)
     (folder / "nla_meta.yaml").unlink()
     with pytest.raises(InputError, match="nla_meta.yaml in"):

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take
+from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take, whole
 from atlas_jax.atlas.formats.fold import fold_gate
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble
 from atlas_jax.atlas.sae import Architecture
@@ -58,6 +58,7 @@ _POINTS = {
 }
 
 
+@whole
 def load_dictionary_learning(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:

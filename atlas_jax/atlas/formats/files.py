@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import check_tensors
+from atlas_jax.outside import read_json, read_npz, refusing
 
 Tensors = dict[str, np.ndarray]
 
@@ -25,13 +26,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"Expected {path.name} in {path.parent}, it is missing.")
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"Expected JSON in {path}: {error}.") from None
-    if not isinstance(config, dict):
-        raise InputError(f"Expected a JSON object in {path}, got {type(config).__name__}.")
-    return config
+    return read_json(path)
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -42,29 +37,38 @@ def read_tensors(path: Path) -> Tensors:
     """
     if not path.is_file():
         raise InputError(f"Expected {path.name} in {path.parent}, it is missing.")
-    try:
+    remedy = "Delete it and download it again"
+    with refusing(f"{path.suffix[1:]} in {path}", remedy):
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return _float32({name: file[name] for name in file.files})
+            return _float32(read_npz(path))
         if path.suffix == ".safetensors":
             # numpy has no bfloat16 of its own; ml_dtypes, which comes with jax, gives it one.
             with safe_open(path, "np") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 check_tensors(file.metadata() or {}, tensors)
             return _float32(tensors)
-    except (SafetensorError, zipfile.BadZipFile, ValueError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"Expected {path.suffix[1:]} in {path}: {reason}. Delete it and download it again."
-        ) from None
-    from atlas_jax.models.torch_file import TorchFile
+        from atlas_jax.models.torch_file import TorchFile
 
-    file = TorchFile(path)
-    return _float32({name: np.asarray(t.float().numpy()) for name, t in file.tensors.items()})
+        file = TorchFile(path)
+        return _float32({name: t.detach().float().numpy() for name, t in file.tensors.items()})
 
 
 def _float32(tensors: Tensors) -> Tensors:
+    strange = sorted(name for name, value in tensors.items() if value.dtype.kind in "OSUMmc")
+    if strange:
+        raise ValueError(f"{', '.join(strange[:4])} holds no real numbers")
     return {name: np.asarray(value).astype(np.float32) for name, value in tensors.items()}
+
+
+def whole(load: Callable[..., Any]) -> Callable[..., Any]:
+    """A loader whose configuration may hold anything: what is not understood is one line."""
+
+    @wraps(load)
+    def guarded(folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> Any:
+        with refusing(f"the autoencoder in {folder}", "Is its configuration whole?"):
+            return load(folder, extra)
+
+    return guarded
 
 
 def take(

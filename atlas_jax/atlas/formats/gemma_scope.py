@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.atlas.formats.files import read_tensors, take
+from atlas_jax.atlas.formats.files import read_tensors, take, whole
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, refuse_transcoder
 from atlas_jax.errors import InputError
 
@@ -26,6 +26,7 @@ _REPOSITORY = re.compile(r"gemma-scope-(2b|9b|27b)-(pt|it)-(res|mlp|att|transcod
 _POINTS = {"res": "hook_resid_post", "mlp": "hook_mlp_out", "att": "attn.hook_z"}
 
 
+@whole
 def load_gemma_scope(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:

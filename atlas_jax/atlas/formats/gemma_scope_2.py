@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atlas_jax.atlas.formats.files import read_config, read_tensors, take
+from atlas_jax.atlas.formats.files import read_config, read_tensors, take, whole
 from atlas_jax.atlas.formats.gemma_scope import NAMES
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, refuse_transcoder
 from atlas_jax.errors import InputError
@@ -28,6 +28,7 @@ _MODULES = {
 _FOLDERS = {"resid_post": "hook_resid_post", "attn_out": "attn.hook_z", "mlp_out": "hook_mlp_out"}
 
 
+@whole
 def load_gemma_scope_2(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:

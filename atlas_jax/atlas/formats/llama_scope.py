@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.atlas.formats.files import read_config, read_tensors, take
+from atlas_jax.atlas.formats.files import read_config, read_tensors, take, whole
 from atlas_jax.atlas.formats.fold import fold_scale
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
 from atlas_jax.errors import InputError
@@ -25,6 +25,7 @@ MODEL = "meta-llama/Llama-3.1-8B"
 _TENSORS = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
 
 
+@whole
 def load_llama_scope(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:

@@ -70,7 +70,7 @@ def assemble(
             )
         if not np.isfinite(tensors[name]).all():
             raise InputError(f"{name} in {source} holds NaN or infinite values.")
-    if architecture == "topk" and not (isinstance(k, int) and 0 < k <= n):
+    if architecture == "topk" and not (type(k) is int and 0 < k <= n):
         raise InputError(
             f"Expected k as a whole number from 1 to {n}, the features of {source}, got {k!r}."
         )

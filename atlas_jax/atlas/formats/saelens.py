@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take
+from atlas_jax.atlas.formats.files import Tensors, read_config, read_tensors, take, whole
 from atlas_jax.atlas.formats.fold import fold_centre, fold_gate, fold_norms, fold_scale
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
 from atlas_jax.atlas.sae import SAE, Architecture, Normalisation
@@ -44,6 +44,7 @@ _NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
 _HARMLESS = {"fold_ln", "center_unembed", "dtype", "torch_dtype", "n_ctx", "trust_remote_code"}
 
 
+@whole
 def load_saelens(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:
@@ -87,6 +88,8 @@ def load_saelens(
     check_size(flat, "d_in", sae.width, folder / CONFIG)
     check_size(flat, "d_sae", sae.n_features, folder / CONFIG)
     limit = flat.get("max_norm")
+    if limit is not None and not float(limit) > 0:
+        raise InputError(f"Expected max_norm above 0 in {folder / CONFIG}, got {limit!r}.")
     return LoadedSAE(
         sae,
         site,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from atlas_jax.atlas.formats.files import read_config, read_tensors, take
+from atlas_jax.atlas.formats.files import read_config, read_tensors, take, whole
 from atlas_jax.atlas.formats.loaded import LoadedSAE, assemble, check_size, refuse_transcoder
 from atlas_jax.errors import InputError
 
@@ -25,6 +25,7 @@ _MODULES = {
 _POST_NORM = ("gemma-2", "gemma-3", "olmo-2")
 
 
+@whole
 def load_sparsify(
     folder: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
 ) -> LoadedSAE:

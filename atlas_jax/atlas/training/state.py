@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from atlas_jax.atlas.training.recipe import Recipe
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 
 
 @jax.tree_util.register_dataclass
@@ -105,5 +106,6 @@ def load_state(like: State, path: Path, plan: str) -> tuple[State, Losses]:
             f"Expected an unfinished training by this recipe in {path.parent}, it holds another. "
             f"Use another folder, or delete {path.name}."
         )
-    leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), notes["losses"]
+    with refusing(f"the checkpoint at {path}", "It is damaged: delete it and train again"):
+        leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), notes["losses"]

@@ -13,6 +13,7 @@ from atlas_jax.models.gguf.header import Header
 from atlas_jax.models.gguf.layouts import LAYOUTS
 from atlas_jax.models.gguf.tensors import disk_bytes, hf_tensors, write_tensors
 from atlas_jax.models.gguf.tokenizer import build_tokenizer, tokenizer_settings
+from atlas_jax.outside import refusing
 
 
 def convert_gguf(path: Path, folder: Path) -> Path:
@@ -41,11 +42,13 @@ def convert_gguf(path: Path, folder: Path) -> Path:
             f"'{header.architecture}'."
         )
     layout = LAYOUTS[header.architecture]
-    config = layout.config(header)
-    header.finish()
-    arch = read_arch(config)
-    tensors = hf_tensors(header, arch)
-    tokenizer = build_tokenizer(header)
+    with refusing(f"the header of {path}", "Download it again"):
+        config = layout.config(header)
+        header.finish()
+        arch = read_arch(config)
+        tensors = hf_tensors(header, arch)
+        tokenizer = build_tokenizer(header)
+        settings = tokenizer_settings(header)
     draft = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -58,7 +61,6 @@ def convert_gguf(path: Path, folder: Path) -> Path:
             )
         write_tensors(tensors, layout, arch, draft)
         tokenizer.save(str(draft / "tokenizer.json"))
-        settings = tokenizer_settings(header)
         (draft / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
         (draft / "config.json").write_text(json.dumps(config, indent=1))
         draft.rename(folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atlas_jax.errors import InputError
+from atlas_jax.outside import refusing
 from atlas_jax.progress import Bar
 
 # Keys with the value at which they change nothing.
@@ -38,19 +40,22 @@ class Header:
         self.path = path
         with Bar("reading the header"):
             readers = [_open(path)]
-            self.fields: dict[str, Any] = {k: v.contents() for k, v in readers[0].fields.items()}
-            readers += [_open(part) for part in self._other_parts()]
+            with refusing(f"the header of {path}", "Download it again"):
+                self.fields: dict[str, Any] = {
+                    k: v.contents() for k, v in readers[0].fields.items()
+                }
+                readers += [_open(part) for part in self._other_parts()]
         self.tensors: dict[str, Any] = {t.name: t for r in readers for t in r.tensors}
         if "general.architecture" not in self.fields:
             raise InputError(
                 f"Expected 'general.architecture' in the header of {path}, found none."
             )
-        self.architecture: str = self.fields["general.architecture"]
+        self.architecture: str = str(self.fields["general.architecture"])
         self.read: set[str] = set()
 
     def _other_parts(self) -> list[Path]:
         count = self.fields.get("split.count", 1)
-        if count < 2:
+        if type(count) is not int or count < 2:
             return []
         stem = re.fullmatch(r"(.*)-00001-of-(\d{5})", self.path.stem)
         if stem is None or int(stem[2]) != count:
@@ -75,7 +80,7 @@ class Header:
         if value is ...:
             raise InputError(f"Expected '{name}' in the header of {self.path}, found none.")
         if isinstance(value, list):
-            if len(set(value)) != 1:
+            if len(set(value)) != 1:  # one of no entries too
                 raise InputError(
                     f"The header of {self.path} has a '{name}' for each layer, and this decoder's "
                     "layers are alike. Use another file."
@@ -144,13 +149,35 @@ def decimal(value: float) -> float:
 
 
 def _open(path: Path) -> Any:
+    if not path.exists():
+        raise InputError(f"Expected {path}, a part of a split GGUF file; it is missing.")
+    with refusing(f"{path} as a GGUF file", "Download it again"), np.errstate(all="raise"):
+        return _reader()(str(path))
+
+
+@cache
+def _reader() -> Any:
+    """The gguf package's reader, which stops where the file does."""
     import gguf
 
-    try:
-        return gguf.GGUFReader(str(path))
-    except FileNotFoundError:
-        raise InputError(f"Expected {path}, a part of a split GGUF file; it is missing.") from None
-    except Exception as error:
-        raise InputError(
-            f"Expected a GGUF file, could not read {path} ({error}). Download it again."
-        ) from None
+    class Reader(gguf.GGUFReader):
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, *more: Any, **how: Any) -> Any:
+            values = super()._get(offset, dtype, count, *more, **how)
+            if offset < 0 or len(values) != int(count):
+                raise ValueError("it claims more than its bytes hold")
+            return values
+
+        def _get_field_parts(self, orig_offs: Any, raw_type: Any) -> Any:
+            # An array of numbers in one piece: the package would make an object for each.
+            if raw_type == gguf.GGUFValueType.ARRAY:
+                kind, count = self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)
+                inner = gguf.GGUFValueType(kind[0])
+                if inner in self.gguf_scalar_to_np:
+                    values = self._get(orig_offs + 12, self.gguf_scalar_to_np[inner], count[0])
+                    types = [gguf.GGUFValueType.ARRAY, inner]
+                    return 12 + values.nbytes, [kind, count, values], [2], types
+                if inner == gguf.GGUFValueType.ARRAY:
+                    raise ValueError("an array of arrays")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return Reader

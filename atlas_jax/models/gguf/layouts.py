@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas_jax.errors import InputError
 from atlas_jax.models.arch import Arch
 from atlas_jax.models.gguf.header import Header
 from atlas_jax.models.gguf.rope import rope_parameters
@@ -46,10 +47,16 @@ def _vocabulary(get: Header) -> Config:
 
 def _sizes(get: Header) -> Config:
     """What all configs but GPT-2's call alike."""
+    layers = get("block_count")
+    if type(layers) is not int or not 0 < layers <= len(get.tensors):
+        raise InputError(
+            f"Expected block_count of {get.path} from 1 to its {len(get.tensors)} tensors, got "
+            f"{layers!r}."
+        )
     return {
         "hidden_size": get("embedding_length"),
         "intermediate_size": get("feed_forward_length"),
-        "num_hidden_layers": get("block_count"),
+        "num_hidden_layers": layers,
         "num_attention_heads": get("attention.head_count"),
         "max_position_embeddings": get("context_length"),
         **_vocabulary(get),

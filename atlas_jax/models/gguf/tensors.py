@@ -17,6 +17,7 @@ from atlas_jax.models.arch import Arch
 from atlas_jax.models.gguf.header import Header
 from atlas_jax.models.gguf.layouts import Layout
 from atlas_jax.models.weights import tensor_shapes
+from atlas_jax.outside import refusing
 from atlas_jax.progress import track
 
 _SHARD_BYTES = 1 << 30
@@ -117,12 +118,13 @@ def write_tensors(tensors: dict[str, Any], layout: Layout, arch: Arch, draft: Pa
         shard.clear()
 
     for name, tensor in track(list(tensors.items()), "dequantising"):
-        if half := _kept(tensor, layout):
-            values = tensor.data.view(half)
-        else:
-            values = gguf.dequantize(tensor.data, tensor.tensor_type)
-        if layout.undo:
-            values = layout.undo(name, values, arch)
+        with refusing(f"the tensor {tensor.name} of a GGUF file", "Download it again"):
+            if half := _kept(tensor, layout):
+                values = tensor.data.view(half)
+            else:
+                values = gguf.dequantize(tensor.data, tensor.tensor_type)
+            if layout.undo:
+                values = layout.undo(name, values, arch)
         if shard and sum(a.nbytes for a in shard.values()) + values.nbytes > _SHARD_BYTES:
             flush()
         shard[name] = np.ascontiguousarray(values)

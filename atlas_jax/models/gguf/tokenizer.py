@@ -16,6 +16,7 @@ _KNOWN = {
 }
 _MUST_BE_OFF = {"add_sep_token", "remove_extra_whitespaces"}
 _CONTROL, _USER_DEFINED = 3, 4
+_LONGEST = 4096
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 # What llama.cpp takes where a SentencePiece file says nothing.
 _SENTENCEPIECE_IDS = {"bos": 1, "eos": 2, "unk": 0}
@@ -49,6 +50,11 @@ def build_tokenizer(header: Header) -> Any:
     tokens = header.tokenizer("tokens", [])
     kinds = header.tokenizer("token_type", [1] * len(tokens))
     own = header.tokenizer("merges" if kind == "gpt2" else "scores", [])
+    if any(not isinstance(token, str) or len(token) > _LONGEST for token in tokens):
+        raise InputError(
+            f"Expected tokens of at most {_LONGEST} characters in {header.path}, got others. "
+            "Download it again."
+        )
     rows = header.shape("token_embd.weight")[0]
     whole = own and len(kinds) == len(tokens) and (kind == "gpt2" or len(own) == len(tokens))
     if not whole or not 0 < len(tokens) <= rows:

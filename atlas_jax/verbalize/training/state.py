@@ -12,6 +12,7 @@ import numpy as np
 
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
+from atlas_jax.outside import refusing
 
 Losses = list[dict[str, float]]
 
@@ -48,7 +49,8 @@ def load_state(like: State, path: Path, plan: str) -> State:
             f"Expected an unfinished training by this plan in {path.parent}, it holds another: use "
             f"another folder, or delete {path.name}."
         )
-    leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
-    tree = jax.tree.structure((like.learned, like.moments))
-    learned, moments = jax.tree.unflatten(tree, leaves)
-    return State(learned, moments, int(notes["step"]), notes["losses"])
+    with refusing(f"the checkpoint at {path}", "It is damaged: delete it and train again"):
+        leaves = [jnp.asarray(tensors[name]) for name in sorted(tensors)]
+        tree = jax.tree.structure((like.learned, like.moments))
+        learned, moments = jax.tree.unflatten(tree, leaves)
+        return State(learned, moments, int(notes["step"]), notes["losses"])

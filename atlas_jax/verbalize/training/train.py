@@ -87,7 +87,8 @@ def train_verbalizer(
     )
     log = out / "training.json"
     if log.exists():
-        if read_json(log, "log of a training", "delete it and train again")["name"] == name:
+        found = read_json(log, "log of a training", "delete it and train again")
+        if found.get("name") == name:
             return out
         raise InputError(
             f"Expected a verbalizer trained by this plan in {out}, found another: use another "
