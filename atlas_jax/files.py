@@ -131,9 +131,9 @@ def write_tensors(
     return Path(path)
 
 
-def _sort_notes(path: Path) -> None:
+def _sort_notes(draft: Path) -> None:
     """safetensors writes the notes in an order of chance; the same contents get the same bytes."""
-    with path.open("r+b") as file:
+    with draft.open("r+b") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -242,7 +242,7 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON object with its checksum as one more entry, which `unsealed` takes away."""
-    plain = json.loads(json.dumps(dict(value)))
+    plain = json.loads(outside.utf8(json.dumps(dict(value), ensure_ascii=False)))
     return {**plain, SEAL: _digest(plain)}
 
 

@@ -172,8 +172,8 @@ class ActivationStore:
             for (*pools, width, dtype), sites in kinds.items()
         ]
         tokens = f", {self.meta['tokens']:,} tokens"
-        if self.meta["cut"]:
-            tokens += f", {self.meta['cut']:,} texts cut at {self.meta['max_tokens']:,} tokens"
+        if cut := self.meta.get("cut"):
+            tokens += f", {cut:,} texts cut at {self.meta['max_tokens']:,} tokens"
         return (
             f"ActivationStore({self.meta['model']!r}, {len(self):,} texts{tokens}, "
             f"{size_text(size)}: {'; '.join(parts)})"

@@ -97,7 +97,8 @@ class MomentsFolder:
     def _check_whole(self, n: list[int], files: list[Path], header: Mapping[str, Any]) -> None:
         """Refuses a folder that lacks a block of atlas features, or a fold."""
         parts, blocks = self.parts()
-        width = header["inputs"][0]["atlas"]["width"]
+        with refusing(f"the moments in {self.path}", "Delete the folder"):
+            width = header["inputs"][0]["atlas"]["width"]
         edges = [0, *(stop for _, stop in blocks)]
         rows = dict.fromkeys(parts, 0)
         rows |= {path.name.partition("-")[0]: count for path, count in zip(files, n, strict=True)}
