@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from atlas_jax.errors import InputError
 
-EXAMPLES = int(os.environ.get("ATLAS_JAX_FUZZ", "60"))
+EXAMPLES = int(os.environ.get("ATLAS_JAX_FUZZ", "30"))
 """Cases of each parser; a larger number also draws new ones in every run."""
 
 cases = settings(
