@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Float32
 from atlas_jax.errors import InputError
 from atlas_jax.files import check_tensors
 from atlas_jax.outside import parse_json, refusing
+from atlas_jax.translate.block_sums import NOTE, CheckedBlocks
 
 FORMAT = "atlas-jax translation 1"
 MATRIX, NORMS = "matrix", "row_norms"
@@ -25,8 +27,9 @@ _F32 = {"F32": "float32"}
 class StoredTranslation:
     """The file of a translation; what it is asked for is read then, the matrix never whole.
 
-    A slice touches only the pages that hold it; but the first one is read after a pass over all of
-    the file that compares its checksums. Columns that were read are kept, 256 of them.
+    A slice touches only the pages that hold it, and is compared with the checksum of its block; a
+    file of an earlier version, which has none of blocks, is compared whole before its first slice.
+    Columns that were read are kept, 256 of them.
 
     Attributes:
         path: of the file.
@@ -61,33 +64,45 @@ class StoredTranslation:
         self._columns: dict[int, np.ndarray] = {}
 
     @cached_property
-    def _rows(self) -> Any:
-        """The matrix on disk, its checksum compared the first time.
-
-        Raises:
-            InputError: it differs.
-        """
-        try:
+    def _whole(self) -> Any:
+        """The matrix on disk, all of it compared with its checksum the first time."""
+        with self._undamaged():
             tensors = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
             check_tensors(self._header, tensors)
-        except ValueError as error:
+            return self._matrix
+
+    @cached_property
+    def _blocks(self) -> CheckedBlocks | None:
+        """What compares only what is read; files of earlier versions have no sums for it."""
+        if NOTE not in self._header:
+            return None
+        with self._undamaged():
+            check_tensors(self._header, {}, None)
+            return CheckedBlocks(self._matrix, self._header)
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"The translation at {self.path} is damaged ({error}): fit it again."
             ) from None
-        return self._matrix
 
     @property
     def matrix(self) -> Float32[np.ndarray, "ds dc"]:
         """All of it, read now."""
-        return self._rows[:]
+        return self._whole[:]
 
     @cached_property
     def row_norms(self) -> Float32[np.ndarray, " ds"]:
         """Euclidean norm of each row, 1 for zero rows; of a file without them, in one pass."""
-        if NORMS in self._file.keys():  # noqa: SIM118
-            assert self._rows is not None  # both are checked together
-            return self._file.get_tensor(NORMS)
-        return norms_of_rows(self._rows, self.shape[0])
+        if NORMS not in self._file.keys():  # noqa: SIM118
+            return norms_of_rows(self._whole, self.shape[0])
+        with self._undamaged():
+            norms = self._file.get_tensor(NORMS)
+            check_tensors(self._header, {NORMS: norms}, NORMS)
+            return norms
 
     def column(self, concept: int) -> Float32[np.ndarray, " ds"]:
         """What the subject's features have of one atlas feature."""
@@ -95,13 +110,20 @@ class StoredTranslation:
             self._check(concept, 1, "atlas")
             while len(self._columns) >= _KEPT:
                 del self._columns[next(iter(self._columns))]
-            self._columns[concept] = self._rows[:, concept : concept + 1][:, 0]
+            if self._blocks is None:
+                self._columns[concept] = self._whole[:, concept : concept + 1][:, 0]
+            else:
+                with self._undamaged():
+                    self._columns[concept] = self._blocks.column(concept)
         return self._columns[concept]
 
     def row(self, feature: int) -> Float32[np.ndarray, " dc"]:
         """What a subject feature has of the atlas features."""
         self._check(feature, 0, "subject")
-        return self._rows[feature : feature + 1][0]
+        if self._blocks is None:
+            return self._whole[feature : feature + 1][0]
+        with self._undamaged():
+            return self._blocks.row(feature)
 
     def scores(self, weights: Mapping[int, float]) -> Float32[np.ndarray, " ds"]:
         """s = T^ q / ||q|| of a query that is zero but in a few atlas features   (eq. 3).

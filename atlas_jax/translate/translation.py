@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int
 from atlas_jax.errors import InputError
 from atlas_jax.files import read_tensors, write_tensors
 from atlas_jax.outside import refusing
+from atlas_jax.translate.block_sums import block_sums
 from atlas_jax.translate.stored import FORMAT, MATRIX, NORMS, check_meta, largest, norms_of_rows
 
 FILE = "translation.safetensors"
@@ -149,7 +150,8 @@ class Translation:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes safetensors, with row norms and the metadata as a JSON header, in one step."""
         header = {"format": FORMAT, "method": self.method, "meta": json.dumps(dict(self.meta))}
-        return write_tensors(path, {MATRIX: self.matrix, NORMS: self.row_norms}, header)
+        tensors = {MATRIX: self.matrix, NORMS: self.row_norms}
+        return write_tensors(path, tensors, header | block_sums(self.matrix))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Translation:

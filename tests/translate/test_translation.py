@@ -123,9 +123,35 @@ def test_columns_and_rows_are_read_one_by_one(tmp_path, monkeypatch):
             stored.row(-1)
     content = path.read_bytes()
     path.write_bytes(content[:-4] + b"\x01" + content[-3:])
-    for read in (lambda s: s.column(0), lambda s: s.row(0), lambda s: s.row_norms):
-        with pytest.raises(InputError, match="damaged .the checksum of .* differs.: fit it again"):
-            read(StoredTranslation(path))
+    with pytest.raises(InputError, match="damaged .the checksum of row_norms differs.: fit it"):
+        StoredTranslation(path).scores(query)
     path.write_bytes(content[:-4])
     with pytest.raises(InputError, match="damaged"):
         StoredTranslation(path)
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (65, 129), (130, 300), (1, 2)])
+def test_each_block_that_is_read_is_compared(tmp_path, shape):
+    made = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    path = Translation("covariance", made, {}).save(tmp_path / "t.safetensors")
+    stored = StoredTranslation(path)
+    for i in (0, shape[0] - 1, shape[0] // 2, 0):
+        np.testing.assert_array_equal(stored.row(i), made[i])
+    for j in (0, shape[1] - 1, shape[1] // 2, 0):
+        np.testing.assert_array_equal(stored.column(j), made[:, j])
+    assert "_whole" not in vars(stored)
+    # One bit of the last entry: blocks without it are read, and those with it are refused.
+    data = bytearray(path.read_bytes())
+    at = data.rindex(made[-1].tobytes()) + 4 * shape[1] - 1
+    data[at] ^= 1
+    path.write_bytes(data)
+    stored = StoredTranslation(path)
+    if shape[0] > 64:
+        np.testing.assert_array_equal(stored.row(0), made[0])
+    if shape[1] > 128:
+        np.testing.assert_array_equal(stored.column(0), made[:, 0])
+    for read in (lambda: stored.row(shape[0] - 1), lambda: stored.column(shape[1] - 1)):
+        with pytest.raises(InputError, match="damaged .the checksum of .*: fit it again"):
+            read()
+    with pytest.raises(InputError, match="damaged"):
+        Translation.load(path)
