@@ -107,9 +107,9 @@ def test_scores_choose_the_best(tmp_path):
     again = Labels.load(tmp_path / "l.jsonl")
     assert again.features == labels.features and again.features[1][1].score == 0.6
     assert '"score"' not in (tmp_path / "l.jsonl").read_text().splitlines()[2]
-    (tmp_path / "l.jsonl").write_text('{"feature": 1, "description": "x", "score": "high"}')
+    (tmp_path / "m.jsonl").write_text('{"feature": 1, "description": "x", "score": "high"}')
     with pytest.raises(InputError, match="number as score.*line 1, got 'high'"):
-        Labels.load(tmp_path / "l.jsonl")
+        Labels.load(tmp_path / "m.jsonl")
 
 
 def test_two_sources_may_agree(tmp_path):

@@ -124,4 +124,4 @@ def test_show_without_a_tokenizer_there(tmp_path):
     Corpus(Texts(["A cat."]), Texts([])).save(tmp_path / "c")
     (tmp_path / "empty").mkdir()
     result = command("show", tmp_path / "c", "--tokenizer", tmp_path / "empty")
-    assert result.exit_code == 2 and "Expected tokenizer files" in result.stderr
+    assert result.exit_code == 2 and "Could not read the tokenizer files" in result.stderr

@@ -173,7 +173,7 @@ def test_wrong_input_is_one_line_that_names_the_numbers(planted):
         (({"random": true}, subject, atlas), {}, "baseline"),
         ((maps, subject, atlas), {"features": [0, 99]}, "99"),
         ((maps, subject, atlas), {"min_positive": 10**6}, "from 0 with"),
-        ((maps, bad, atlas), {}, "sample 1234"),
+        ((maps, bad, atlas), {}, "row 1234"),
     ]
     for arguments, options, part in cases:
         with pytest.raises(InputError) as caught:

@@ -220,12 +220,16 @@ def test_the_script_for_transformer_lens(models, theirs, tiny_tokenizer, ids, tm
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_the_script_for_nnsight(models, theirs, tiny_tokenizer, ids, tmp_path, family):
     from nnsight import LanguageModel
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = models[family]
     edits = [edit(model, f"blocks.{1 + i % 2}.{p}", 2.0, "steer", i) for i, p in enumerate(POINTS)]
     found = script(model, edits, tmp_path, "nnsight")
-    traced = LanguageModel(theirs[family], tokenizer=AutoTokenizer.from_pretrained(tiny_tokenizer))
+    # One of its own: TransformerLens's bridge leaves marks on the model that it was given.
+    theirs = AutoModelForCausalLM.from_pretrained(
+        theirs[family].name_or_path, attn_implementation="eager", dtype=torch.float32
+    )
+    traced = LanguageModel(theirs, tokenizer=AutoTokenizer.from_pretrained(tiny_tokenizer))
     with traced.trace(torch.tensor([ids])):
         found["steer"](traced)
         steered = traced.lm_head.output.save()

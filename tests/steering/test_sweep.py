@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atlas_jax.errors import InputError
+from atlas_jax.files import unsealed
 from atlas_jax.models import generate, load_model
 from atlas_jax.steering import Plan, Sampling, random_scores, steer, sweep, write_steered
 
@@ -45,7 +46,7 @@ def test_each_plan_writes_what_generate_writes(model, plans, tmp_path):
         assert [row["prompt"] for row in mine] == PROMPTS
         assert all(row["strength"] == plan.label["strength"] for row in mine)
     assert texts(rows)[0] != texts(rows)[1] != texts(rows)[2]
-    written = [json.loads(line) for line in out.read_text().splitlines()]
+    written = [unsealed(json.loads(line)) for line in out.read_text().splitlines()]
     assert {row["id"]: row for row in written} == {r["id"]: r for plan in rows for r in plan}
     assert len(written) == len(plans) * len(PROMPTS)
 

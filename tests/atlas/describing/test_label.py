@@ -1,6 +1,7 @@
 """Labelling a whole atlas, from every source, on a tiny model."""
 
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -119,8 +120,12 @@ def test_a_model_of_ours_explains_and_resumes(folder, source, model, embedder, m
     assert run() == found and calls == [4, 1]
 
 
-def test_a_model_of_ours_really_runs(folder, source, model, embedder):
-    found = label_atlas(folder, source, model, embedder, ["model"], features=[1], explainer=model)
+def test_a_model_of_ours_really_runs(folder, source, model, embedder, tiny_llama, tmp_path):
+    copied = shutil.copytree(tiny_llama, tmp_path / "llama")
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
+    long = load_model(copied)  # the question is longer than what the tiny model was made for
+    found = label_atlas(folder, source, model, embedder, ["model"], features=[1], explainer=long)
     assert len(list((folder / "explanations").glob("*.txt"))) == 1
     assert len(found) <= 1
 
