@@ -125,6 +125,7 @@ def test_a_model_of_ours_really_runs(folder, source, model, embedder, tiny_llama
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
     long = load_model(copied)  # the question is longer than what the tiny model was made for
+    long.tokenizer.inner.chat_template = model.tokenizer.inner.chat_template
     found = label_atlas(folder, source, model, embedder, ["model"], features=[1], explainer=long)
     assert len(list((folder / "explanations").glob("*.txt"))) == 1
     assert len(found) <= 1
