@@ -63,7 +63,7 @@ WRITERS = {
 IN_PLACE = {
     "journal.py": "is added to; a torn last line is cut off",
     "assets/wheels.py": "several files take their names together, once their checksum is right",
-    "atlas/token_activations.py": "a memory map that grows; state.json says what of it is whole",
+    "atlas/recording.py": "a memory map that grows; state.json says what of it is whole",
     "corpus/draw.py": "a part of a build, which another build does not read",
     "corpus/writer.py": "two files that take their names together",
     "pipeline/run.py": "an empty file that processes look for",

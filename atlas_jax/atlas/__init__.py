@@ -5,14 +5,13 @@ from atlas_jax.atlas.embed import SentenceEmbedder
 from atlas_jax.atlas.formats import SAE_FORMATS, load_saelens, save_saelens
 from atlas_jax.atlas.labels import Label, Labels
 from atlas_jax.atlas.load import load_atlas
+from atlas_jax.atlas.recording import collect, open_activations
 from atlas_jax.atlas.reference import released
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.token_activations import (
     ModelActivations,
     TokenActivations,
-    collect,
     cut_contexts,
-    open_activations,
 )
 from atlas_jax.atlas.training import Recipe, train_atlas
 

@@ -10,9 +10,10 @@ from atlas_jax.atlas.card import measure_card, splice
 from atlas_jax.atlas.formats import save_saelens
 from atlas_jax.atlas.labels import DEAD, Labels
 from atlas_jax.atlas.load import load_atlas
+from atlas_jax.atlas.recording import collect, open_activations
 from atlas_jax.atlas.sae import SAE, decode, encode
 from atlas_jax.atlas.sinks import content_rows, norm_limit
-from atlas_jax.atlas.token_activations import TokenActivations, collect, open_activations
+from atlas_jax.atlas.token_activations import TokenActivations
 from atlas_jax.errors import InputError
 from atlas_jax.models import load_model
 

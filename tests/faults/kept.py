@@ -17,7 +17,7 @@ from nltk.tokenize.punkt import PunktSentenceTokenizer
 
 from atlas_jax.activations import ActivationStore, capture
 from atlas_jax.atlas import SAE, Labels, load_saelens, save_saelens
-from atlas_jax.atlas.token_activations import collect, open_activations
+from atlas_jax.atlas.recording import collect, open_activations
 from atlas_jax.atlas.training.recipe import Recipe as Training
 from atlas_jax.atlas.training.state import State, init, load_state, save_state
 from atlas_jax.corpus import Corpus, Document, Texts, spill

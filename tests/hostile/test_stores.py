@@ -15,7 +15,7 @@ from atlas_jax.activations import ActivationStore
 from atlas_jax.activations.store import progress_of
 from atlas_jax.activations.top_samples import TopSamples
 from atlas_jax.activations.writer import StoreWriter
-from atlas_jax.atlas.token_activations import open_activations
+from atlas_jax.atlas.recording import open_activations
 from atlas_jax.translate import Translation
 from atlas_jax.translate.moments_file import MomentsFolder
 from atlas_jax.translate.stored import StoredTranslation

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from atlas_jax.atlas import ModelActivations, collect, cut_contexts, measure_card, train_atlas
-from atlas_jax.atlas.token_activations import TokenActivations, open_activations
+from atlas_jax.atlas.recording import open_activations
+from atlas_jax.atlas.token_activations import TokenActivations
 from atlas_jax.atlas.training.recipe import Recipe
 from atlas_jax.atlas.training.windows import Windows
 from atlas_jax.errors import InputError
