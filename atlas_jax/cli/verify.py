@@ -44,6 +44,6 @@ def verify(
     if bad:
         raise InputError(
             f"Expected {len(checks)} checks of {run} to pass, {len(bad)} did not, the first one "
-            f"{bad[0].part} ({bad[0].what}): delete that part, and the run's command makes it again."
+            f"{bad[0].part} ({bad[0].what}): delete that part, then run the recipe again."
         )
     terminal.line(f"All {len(checks)} checks passed.")
