@@ -242,10 +242,27 @@ def soak(
     return {
         "rounds": rounds,
         "texts": {"of_a_round": texts, "of_the_long_capture": len(much)},
-        "judged": {"rounds": judge(watch.samples), "capture": judge(long.samples)},
+        "judged": {
+            "rounds": judge(watch.samples),
+            "capture": judge(since_longest(long.samples, stages)),
+        },
         "time_left": judge_times(stages),
         "samples": {"rounds": thinned(watch.samples), "capture": thinned(long.samples)},
     }
+
+
+def since_longest(
+    samples: Sequence[Mapping[str, float]], stages: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, float]]:
+    """The samples from the beginning of the longest stage on.
+
+    That of a capture is the reading; before it all texts become tokens, which are kept. A stage
+    too short to be judged alone is judged with what came before.
+    """
+    took = max((stage["took"] + stage["left"] for stage in stages), default=float("inf"))
+    begun = samples[-1]["seconds"] - took
+    kept = [sample for sample in samples if sample["seconds"] >= begun]
+    return kept if len(kept) >= 12 else samples
 
 
 def thinned(samples: Sequence[Mapping[str, float]], most: int = 60) -> list[dict[str, float]]:
